@@ -1,0 +1,52 @@
+"""The errors a user can meet: what happened, what to do about it, and the exit code it maps to.
+
+Every error of the package derives from `VirnucError`. Bugs stay ordinary exceptions. This module imports
+nothing from the package, so that every part may use it.
+"""
+
+from typing import Any, ClassVar
+
+
+class VirnucError(Exception):
+    """An error whose message is meant for a user.
+
+    Args:
+        message: What happened, naming file, line, key or value.
+        hint: What to do about it; printed on a line of its own.
+        **fields: Named facts for programs (`error.fields["path"]`).
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "", **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.fields = fields
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+
+class SettingsError(VirnucError):
+    """A setting or an option has a value that cannot work."""
+
+    exit_code = 2
+
+
+class InputError(VirnucError):
+    """The sequence input cannot be used as it is (fields: `path`, `line`)."""
+
+
+class BundleError(VirnucError):
+    """A model bundle is missing, incomplete, or not what its `bundle.json` says."""
+
+
+class OutOfMemoryError(VirnucError):
+    """One frame alone does not fit into the device's memory (field: `id`)."""
+
+    exit_code = 4
+
+
+class ShardsFailedError(VirnucError):
+    """Some shards of a run failed; the others are committed (fields: `failed`, key -> reason)."""
