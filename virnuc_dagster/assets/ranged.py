@@ -1,0 +1,92 @@
+"""One run over many shards: the models are loaded once, every shard is committed and announced as it is finished.
+
+A shard that fails does not stop the others; at the end one error names the failed keys. After a kill, the shards
+announced so far are in the event log and in the store, and the next run skips them by their records.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.errors import ShardsFailedError, VirnucError
+from virnuc_dagster.io_manager import record_metadata
+from virnuc_dagster.progress import Progress
+from virnuc_dagster.stages.batch import FRAMES
+from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.shards import Ensured, ShardStage, ensure_shard
+from virnuc_dagster.writer import process_tags, writer
+
+
+def run_shards(
+    context: dg.AssetExecutionContext, stage: ShardStage, store: LocalStore, progress: Progress, facts: dict[str, Any]
+) -> Iterator[dg.AssetMaterialization | dg.Output]:
+    """Bring every shard of the run to its wanted state.
+
+    Args:
+        context: The step; its partition keys are the shards.
+        stage: What to compute.
+        store: Where results are kept.
+        progress: Told of every frame and shard.
+        facts: Metadata for every shard, such as the model.
+
+    Yields:
+        An `AssetMaterialization` for each computed shard as soon as it is committed, and at the end one `Output`.
+
+    Raises:
+        ShardsFailedError: Some shards failed; all others are committed.
+    """
+    context.instance.add_run_tags(context.run_id, process_tags())
+    keys = list(context.partition_keys)
+    progress.start(stage.name, len(keys), _count_frames(store, keys))
+    failed: dict[str, Exception] = {}
+    for key in keys:
+        began = time.monotonic()
+        try:
+            ensured = ensure_shard(stage, key, store, progress, writer(context.run_id), context.log.info)
+        except Exception as error:  # any failure of one shard must leave the others their chance
+            failed[key] = error
+            progress.shard_failed(stage.name, key, error)
+            context.log.error(f"{stage.name} of {key} failed: {error}", exc_info=not isinstance(error, VirnucError))
+            continue
+        metadata = _metadata(ensured, time.monotonic() - began) | facts
+        if len(keys) > 1 and not ensured.reused:
+            yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
+        context.add_asset_metadata(metadata, partition_key=key)
+    if failed:
+        raise shards_failed(stage.name, len(keys), failed)
+    yield dg.Output(None)
+
+
+def _count_frames(store: LocalStore, keys: list[str]) -> int:
+    total = 0
+    for key in keys:
+        try:
+            record = store.record(shard_checkpoint(FRAMES, key))
+        except VirnucError:
+            continue  # reported when the shard's turn comes
+        total += record.rows if record else 0
+    return total
+
+
+def _metadata(ensured: Ensured, seconds: float) -> dict[str, Any]:
+    metadata = {**record_metadata(ensured.record), "reused": ensured.reused}
+    if not ensured.reused and seconds > 0:
+        metadata |= {"seconds": round(seconds, 3), "frames_per_second": round(ensured.record.rows / seconds, 1)}
+    return metadata
+
+
+def shards_failed(stage: str, total: int, failed: dict[str, Exception]) -> ShardsFailedError:
+    """One error for all failed shards of a stage; its exit code is that of the gravest cause."""
+    first = next(iter(failed.values()))
+    remedy = getattr(first, "hint", "") or "the other shards are committed; the same command tries these again"
+    error = ShardsFailedError(
+        f"{stage}: {len(failed)} of {total} shards failed: {', '.join(list(failed)[:10])}"
+        f"{', …' if len(failed) > 10 else ''}\n  {next(iter(failed))}: {getattr(first, 'message', first)}",
+        hint=remedy,
+        failed={key: str(reason) for key, reason in failed.items()},
+    )
+    error.exit_code = max(getattr(reason, "exit_code", 1) for reason in failed.values())  # type: ignore[misc]
+    return error

@@ -1,0 +1,36 @@
+"""Checkpoints: one shard's result of one stage, on disk, either whole and right or named as damaged.
+
+The on-disk contract is `docs/checkpoint-format.md`. Nothing here knows Dagster, sequences or models; the only other
+module of the package in use is `virnuc_dagster.errors`.
+"""
+
+from virnuc_dagster.checkpoints.errors import (
+    CheckpointDamagedError,
+    CheckpointError,
+    CheckpointIncompatibleError,
+    CheckpointMissingError,
+    NoSpaceError,
+    StorageError,
+)
+from virnuc_dagster.checkpoints.format import CheckpointKey, CommitRecord, Payload, content_digests
+from virnuc_dagster.checkpoints.provenance import Difference, differences
+from virnuc_dagster.checkpoints.store import CheckpointStore, LocalStore
+from virnuc_dagster.checkpoints.validate import Level
+
+__all__ = [
+    "CheckpointDamagedError",
+    "CheckpointError",
+    "CheckpointIncompatibleError",
+    "CheckpointKey",
+    "CheckpointMissingError",
+    "CheckpointStore",
+    "CommitRecord",
+    "Difference",
+    "Level",
+    "LocalStore",
+    "NoSpaceError",
+    "Payload",
+    "StorageError",
+    "content_digests",
+    "differences",
+]

@@ -1,0 +1,82 @@
+"""The few file-system steps that a commit is made of. Each names the path when the disk refuses."""
+
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from virnuc_dagster.checkpoints.errors import typed_os_errors
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames and new names in a folder durable."""
+    with typed_os_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents durably; each new name is synced in its parent."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with typed_os_errors(folder):
+        folder.mkdir(exist_ok=True)
+    fsync_folder(folder.parent)
+
+
+@contextlib.contextmanager
+def temporary_file(target: Path, data: bytes) -> Iterator[Path]:
+    """A new, synced, uniquely named file beside `target` that holds `data`.
+
+    The body renames it into place; whatever ends the body otherwise (an error, Ctrl-C), no temporary file is left.
+    A failed fsync is not retried: after it the kernel may have dropped the dirty pages.
+    """
+    path = target.parent / f".{target.name[:80]}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+    try:
+        with typed_os_errors(target, bytes_needed=len(data)):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            with open(descriptor, "wb", closefd=True) as file:  # noqa: PTH123 - from a descriptor
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+        yield path
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def rename(source: Path, target: Path) -> None:
+    """Atomically put `source` in the place of `target`, durably."""
+    with typed_os_errors(target):
+        source.replace(target)
+    fsync_folder(target.parent)
+
+
+def write_atomic(target: Path, data: bytes) -> None:
+    """Create or replace a file: readers see the old bytes or the new ones, also after a power cut."""
+    with temporary_file(target, data) as path:
+        rename(path, target)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the folder's advisory lock: one commit at a time. The kernel frees it when the process dies.
+
+    File systems without locks (some network mounts) go on without; there, writers of one key must not overlap.
+    """
+    with typed_os_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

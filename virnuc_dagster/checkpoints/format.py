@@ -1,0 +1,230 @@
+"""The data file and its commit record: keys, kinds, serialisation, digests.
+
+A data file is a `torch.save` ZIP of one dict of plain types and tensors. Equal content gives equal bytes, so that a
+file can be named by its digest. The commit record is a small JSON document beside it.
+"""
+
+import builtins
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from virnuc_dagster.checkpoints.versions import CURRENT_VERSION
+
+if TYPE_CHECKING:
+    import torch
+
+#: What a checkpoint holds: a dict of plain types and tensors, see `KINDS`.
+Payload: TypeAlias = dict[str, Any]
+
+RECORD_FORMAT = "virnuc-checkpoint"
+RECORD_BYTES_MAX = 4096
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,199}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a data file of one kind must hold besides `version`, `status`, `kind` and `ids`.
+
+    Attributes:
+        text: Names of the columns that are list[str] of length N.
+        tensors: Column name -> (allowed dtypes, number of dimensions); the first dimension is N.
+        free: Keys with a type of their own whose length is not N.
+        probabilities: The rows of `data` sum to 1.
+    """
+
+    text: tuple[str, ...] = ()
+    tensors: Mapping[str, tuple[tuple[str, ...], int]] = field(default_factory=dict)
+    free: tuple[str, ...] = ()
+    probabilities: bool = False
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Every key a file of this kind holds, in the order in which it is written."""
+        return ("version", "status", "kind", "ids", *self.text, *self.tensors, *self.free)
+
+
+_FLOATS = ("float32", "float16", "bfloat16")
+_COUNT = (("int64",), 1)
+
+#: Stage -> what its data file holds. The stage of a checkpoint is its kind.
+KINDS: dict[str, Kind] = {
+    "sequences": Kind(text=("description", "sequence")),
+    "frames": Kind(text=("nucleotide", "protein")),
+    "sequence_batch": Kind(
+        tensors={"length": _COUNT, "windows": _COUNT, "open_windows": _COUNT, "frames": _COUNT, "ambiguous": _COUNT},
+        free=("shards", "shard_rows", "window_length", "shard_size"),
+    ),
+    "dnabert_s_embeddings": Kind(tensors={"data": (_FLOATS, 2)}),
+    "esm2_embeddings": Kind(tensors={"data": (_FLOATS, 2)}),
+    "predictions": Kind(tensors={"data": (("float32",), 2)}, probabilities=True),
+    "merged_features": Kind(tensors={"data": (("float32",), 2)}),
+}
+
+
+@dataclass(frozen=True)
+class CheckpointKey:
+    """Where a checkpoint belongs: stage, batch, shard. Each part is `[a-z0-9_-]`, so a key is a safe path."""
+
+    stage: str
+    batch: str
+    shard: str
+
+    def __post_init__(self) -> None:
+        for part in (self.stage, self.batch, self.shard):
+            if not _NAME.fullmatch(part):
+                raise ValueError(f"not a checkpoint key: {part!r}; use at most 200 of a-z 0-9 _ -")
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.batch}/{self.shard}"
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """The JSON document whose appearance commits a checkpoint.
+
+    Attributes:
+        kind: Stage of the checkpoint.
+        file: Name of the data file, in the same folder.
+        bytes: Size of the data file.
+        sha256: Digest of the whole data file, hex.
+        rows: N.
+        dim: Columns of `data`; 0 for kinds that have none.
+        dtype: Dtype of `data`; empty for kinds that have none.
+        content: Column -> digest of ids and that column's values (see `content_digests`).
+        provenance: Everything that decides the numbers; compared field by field on reuse.
+        writer: Who wrote it: package, torch, host, run id. Never compared.
+        previous: Data files of the generations still kept, newest first.
+        created_at: UTC, ISO 8601.
+    """
+
+    kind: str
+    file: str
+    bytes: int
+    sha256: str
+    rows: int
+    dim: int
+    dtype: str
+    content: dict[str, str]
+    provenance: dict[str, Any]
+    writer: dict[str, str]
+    previous: tuple[str, ...] = ()
+    created_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    version: str = CURRENT_VERSION
+    format: str = RECORD_FORMAT
+
+    def to_json(self) -> builtins.bytes:
+        """The record as it lies on disk.
+
+        Raises:
+            ValueError: If it would exceed 4 KiB (provenance is meant to be digests, not content).
+        """
+        text = json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n"
+        if len(text) > RECORD_BYTES_MAX:
+            raise ValueError(f"commit record of {len(text)} bytes exceeds {RECORD_BYTES_MAX}")
+        return text
+
+    @classmethod
+    def from_json(cls, text: builtins.bytes) -> "CommitRecord":
+        """Parse a record strictly.
+
+        Raises:
+            ValueError: If it is no JSON object, lacks a field, has a field of the wrong type, or points elsewhere.
+        """
+        if len(text) > RECORD_BYTES_MAX:
+            raise ValueError(f"record of {len(text)} bytes exceeds {RECORD_BYTES_MAX}")
+        try:
+            values = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("record is nested too deeply") from error
+        if not isinstance(values, dict) or values.get("format") != RECORD_FORMAT:
+            raise ValueError("not a commit record")
+        names = {f.name for f in fields(cls)}
+        if missing := names - values.keys():
+            raise ValueError(f"record lacks {', '.join(sorted(missing))}")
+        for name, kind in _RECORD_TYPES.items():
+            if type(values[name]) is not kind:
+                raise ValueError(f"record field {name} is not a {kind.__name__}")
+        previous = values["previous"]
+        if not all(isinstance(name, str) for name in previous):
+            raise ValueError("record field previous is not a list of names")
+        for name in (values["file"], *previous):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,199}\.[0-9a-f]{16}\.pt", name, re.ASCII):
+                raise ValueError(f"record points to {name!r}")
+        return cls(**{name: values[name] for name in names} | {"previous": tuple(previous)})
+
+
+_RECORD_TYPES: dict[str, type] = {
+    "kind": str, "file": str, "bytes": int, "sha256": str, "rows": int, "dim": int, "dtype": str, "content": dict,
+    "provenance": dict, "writer": dict, "previous": list, "created_at": str, "version": str,
+}  # fmt: skip
+
+
+def serialise(kind: str, payload: Payload) -> bytes:
+    """Payload -> bytes of the data file; equal content gives equal bytes.
+
+    Keys are written in the order of the kind, tensors contiguous with exactly their own storage (a view would save
+    all of its base), and equal strings as one object, because pickle writes a repeated object as a reference.
+
+    Raises:
+        KeyError: If the payload lacks a key of its kind.
+    """
+    import torch
+
+    seen: dict[str, str] = {}
+
+    def canonical(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.detach().to("cpu").contiguous().clone()
+        if isinstance(value, str):
+            return seen.setdefault(value, value)
+        return [canonical(item) for item in value] if isinstance(value, list) else value
+
+    whole = {"version": CURRENT_VERSION, "status": "complete", "kind": kind, **payload}
+    ordered = {canonical(name): canonical(whole[name]) for name in KINDS[kind].required}
+    buffer = io.BytesIO()
+    torch.save(ordered, buffer)
+    return buffer.getvalue()
+
+
+def _text_digest(texts: Iterable[str]) -> bytes:
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode()
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.digest()
+
+
+def _tensor_digest(tensor: "torch.Tensor") -> bytes:
+    import torch
+
+    header = f"{tensor.dtype}{tuple(tensor.shape)}".encode()
+    raw = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(header + b"\0" + raw.tobytes()).digest()
+
+
+def content_digests(payload: Payload) -> dict[str, str]:
+    """Digest of the *content* of each column, with the ids it belongs to.
+
+    The bytes of a `.pt` may change with the torch version; these digests do not. They are what the next stage records
+    as its input.
+
+    Returns:
+        Column name -> sha256 hex over (digest of length-prefixed ids, digest of the column).
+    """
+    import torch
+
+    ids = _text_digest(payload["ids"])
+    digests = {}
+    for name, column in payload.items():
+        if isinstance(column, torch.Tensor):
+            digests[name] = hashlib.sha256(ids + _tensor_digest(column)).hexdigest()
+        elif isinstance(column, list) and name != "ids":
+            digests[name] = hashlib.sha256(ids + _text_digest(map(str, column))).hexdigest()
+    return digests

@@ -1,0 +1,165 @@
+"""Validation levels: when the bytes of a data file count as a checkpoint.
+
+1 size · 2 ZIP with right CRCs · 3 tensor-only load · 4 required keys · 5 sha256 · 6 schema. The digest is compared
+before anything is unpickled: bytes that are not the committed ones are never parsed.
+"""
+
+import enum
+import hashlib
+import io
+import zipfile
+from typing import Any
+
+from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, CheckpointIncompatibleError
+from virnuc_dagster.checkpoints.format import KINDS, CommitRecord, Kind, Payload
+from virnuc_dagster.checkpoints.versions import VersionError, migrate
+
+
+class Level(enum.Enum):
+    """How much is checked before a payload is handed out."""
+
+    SKIP = "skip"  #: size and tensor-only load
+    LOAD = "load"  #: for use: 1, 3, 4, 5 and the shapes of the schema
+    FULL = "full"  #: everything
+
+
+def check_size(size: int, path: object, record: CommitRecord | None) -> None:
+    """Level 1: the file is not empty and has the committed size.
+
+    Raises:
+        CheckpointDamagedError: If not.
+    """
+    if size == 0:
+        raise CheckpointDamagedError(path, "corrupted: file is 0 bytes")
+    if record is not None and size != record.bytes:
+        raise CheckpointDamagedError(path, f"corrupted: size differs ({size:,} bytes, committed {record.bytes:,})")
+
+
+def read_payload(data: bytes, path: object, record: CommitRecord | None, level: Level = Level.LOAD) -> Payload:
+    """Check the bytes of one data file and return what they hold, migrated to the current version.
+
+    Args:
+        data: The whole file; what is checked is exactly what is returned.
+        path: Where it came from, for messages.
+        record: Its commit record; `None` for files of older programs, which have none.
+        level: How much to check.
+
+    Raises:
+        CheckpointDamagedError: The bytes are not the committed ones.
+        CheckpointIncompatibleError: They are not a checkpoint of a known kind and version.
+    """
+    check_size(len(data), path, record)
+    if level is Level.FULL or record is None:
+        _check_zip(data, path)
+    if level is not Level.SKIP and record is not None and hashlib.sha256(data).hexdigest() != record.sha256:
+        raise CheckpointDamagedError(path, "corrupted: digest differs from the commit record")
+    payload = _tensor_only_load(data, path)
+    try:
+        payload = migrate(payload)
+    except VersionError as error:
+        raise CheckpointIncompatibleError(path, f"incompatible: {error}", hint="") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointIncompatibleError(path, f"incompatible: missing required keys or values: {error}") from error
+    if level is not Level.SKIP:
+        check_schema(payload, path, record, values=level is Level.FULL or record is None)
+    return payload
+
+
+def _check_zip(data: bytes, path: object) -> None:
+    """Level 2. Members must be stored uncompressed, as torch writes them: a ZIP bomb cannot even be opened."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+                raise zipfile.BadZipFile("compressed members")
+            if sum(m.file_size for m in members) > len(data):
+                raise zipfile.BadZipFile("members overlap")
+            if (bad := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"CRC of {bad} differs")
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError) as error:
+        raise CheckpointDamagedError(path, f"corrupted: not a valid ZIP archive ({error})") from error
+
+
+def _tensor_only_load(data: bytes, path: object) -> dict[str, Any]:
+    """Level 3. `weights_only` admits tensors and plain types; a pickle that would run code is refused."""
+    import torch
+
+    try:
+        payload = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises whatever the damaged pickle made it meet
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointDamagedError(path, f"corrupted: torch.load failed ({reason[:160]})") from error
+    if not isinstance(payload, dict):
+        raise CheckpointIncompatibleError(path, f"incompatible: holds a {type(payload).__name__}, not a dict")
+    return payload
+
+
+def check_schema(payload: Payload, path: object, record: CommitRecord | None, *, values: bool) -> None:
+    """Levels 4 and 6: required keys, N ids = N rows, dtypes; with `values` also unique ids and finite numbers.
+
+    Raises:
+        CheckpointIncompatibleError: Keys, lengths or dtypes are wrong.
+        CheckpointDamagedError: A value is NaN or infinite, or a probability row does not sum to 1.
+    """
+    kind = KINDS.get(str(payload.get("kind")))
+    if kind is None:
+        raise CheckpointIncompatibleError(path, f"incompatible: unknown kind {payload.get('kind')!r}")
+    if missing := [name for name in kind.required if name not in payload]:
+        raise CheckpointIncompatibleError(path, f"incompatible: missing required keys {', '.join(missing)}")
+    if payload["status"] != "complete":
+        raise CheckpointIncompatibleError(path, f"incompatible: status is {payload['status']!r}")
+    problem = _shape_problem(payload, kind, record)
+    if problem is None and values and len(set(payload["ids"])) != len(payload["ids"]):
+        problem = "ids are not unique"
+    if problem is not None:
+        raise CheckpointIncompatibleError(path, f"incompatible: {problem}")
+    if values and (problem := _value_problem(payload, kind)) is not None:
+        raise CheckpointDamagedError(path, f"corrupted: {problem}")
+
+
+def _shape_problem(payload: Payload, kind: Kind, record: CommitRecord | None) -> str | None:
+    import torch
+
+    rows = len(payload["ids"]) if isinstance(payload["ids"], list) else -1
+    for name in ("ids", *kind.text):
+        column = payload[name]
+        if not isinstance(column, list) or len(column) != rows or not all(type(text) is str for text in column):
+            return f"{name} is not a list of {rows} texts"
+    for name, (dtypes, dimensions) in kind.tensors.items():
+        column = payload[name]
+        if not isinstance(column, torch.Tensor) or column.layout != torch.strided or column.ndim != dimensions:
+            return f"{name} is not a tensor of {dimensions} dimensions"
+        if str(column.dtype).removeprefix("torch.") not in dtypes:
+            return f"{name} has dtype {column.dtype}"
+        if len(column) != rows:
+            return f"{rows} ids but {len(column)} rows of {name}"
+    if record is not None:
+        if record.kind != payload["kind"]:
+            return f"holds {payload['kind']}, the record says {record.kind}"
+        if (record.rows, record.dim, record.dtype) != shape_of(payload):
+            return f"shape {shape_of(payload)}, the record says {(record.rows, record.dim, record.dtype)}"
+    return None
+
+
+def _value_problem(payload: Payload, kind: Kind) -> str | None:
+    import torch
+
+    for name in kind.tensors:
+        column = payload[name]
+        # aminmax carries NaN and infinity through, and is far cheaper than isfinite().all()
+        if column.numel() and column.is_floating_point() and not torch.stack(torch.aminmax(column)).isfinite().all():
+            return f"{name} holds NaN or infinite values"
+    if kind.probabilities and len(data := payload["data"]):
+        if data.shape[1] != 2:
+            return f"predictions have {data.shape[1]} columns, not 2"
+        if (data.sum(1) - 1).abs().max() > 1e-5 or data.min() < 0:
+            return "probabilities do not sum to 1"
+    return None
+
+
+def shape_of(payload: Payload) -> tuple[int, int, str]:
+    """(rows, dim, dtype) of a payload as its record states them; dim 0 and no dtype where there is no `data`."""
+    data = payload.get("data")
+    if data is None:
+        return len(payload["ids"]), 0, ""
+    return len(payload["ids"]), int(data.shape[1]), str(data.dtype).removeprefix("torch.")

@@ -1,0 +1,108 @@
+"""What a person sees while work goes on: bars on a terminal, one line a stage elsewhere, all on stderr."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from virnuc_dagster.progress import Progress as ProgressBase
+
+_TITLES = {
+    "sequence_batch": "windows and frames",
+    "dnabert_s_embeddings": "DNABERT-S embeddings",
+    "esm2_embeddings": "ESM-2 embeddings",
+    "predictions": "predictions",
+}
+_UNITS = {"sequence_batch": "sequences"}
+
+
+@dataclass
+class StageCount:
+    """What one stage came to in this call."""
+
+    computed_shards: int = 0
+    reused_shards: int = 0
+    failed_shards: list[str] = field(default_factory=list)
+    rows: int = 0
+    seconds: float = 0.0
+
+
+class ConsoleProgress(ProgressBase):
+    """Draws progress and counts computed and reused shards.
+
+    Args:
+        console: Where to draw; bars appear only on a terminal.
+        quiet: Draw nothing; still count.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self.console = console
+        self.quiet = quiet
+        self.stages: dict[str, StageCount] = {}
+        self._bars = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}  {task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._began: Counter[str] = Counter()
+
+    def __enter__(self) -> "ConsoleProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def start(self, stage: str, shards: int, total: int) -> None:
+        """Add a bar for the stage."""
+        self.stages[stage] = StageCount()
+        self._began[stage] = time.monotonic()  # type: ignore[assignment]
+        self._tasks[stage] = self._bars.add_task(
+            _TITLES.get(stage, stage), total=total, unit=_UNITS.get(stage, "frames"), rate=""
+        )
+
+    def advance(self, stage: str, done: int) -> None:
+        """Move the stage's bar."""
+        task = self._tasks[stage]
+        self._bars.advance(task, done)
+        seconds = time.monotonic() - self._began[stage]
+        completed = self._bars.tasks[self._bars.task_ids.index(task)].completed
+        if seconds > 1:
+            self._bars.update(task, rate=f"{completed / seconds:,.0f}/s")
+
+    def shard_done(self, stage: str, shard: str, rows: int, *, reused: bool) -> None:
+        """Count a finished shard."""
+        count = self.stages[stage]
+        count.rows += rows
+        count.seconds = time.monotonic() - self._began[stage]
+        if reused:
+            count.reused_shards += 1
+            self._bars.advance(self._tasks[stage], rows)
+        else:
+            count.computed_shards += 1
+
+    def shard_failed(self, stage: str, shard: str, error: Exception) -> None:
+        """Say which shard failed and why, at once."""
+        self.stages[stage].failed_shards.append(shard)
+        self.note(f"{stage} of {shard} failed: {getattr(error, 'message', error)}")
+
+    def note(self, text: str) -> None:
+        """Print a line above the bars."""
+        if not self.quiet:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def summary_lines(self) -> list[str]:
+        """A line a stage with shards: what was computed and what was reused."""
+        return [
+            f"{_TITLES.get(name, name):<22} {count.computed_shards} computed, {count.reused_shards} reused"
+            + (f", {len(count.failed_shards)} failed" if count.failed_shards else "")
+            for name, count in self.stages.items()
+            if count.computed_shards or count.reused_shards or count.failed_shards
+        ]

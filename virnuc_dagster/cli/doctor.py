@@ -1,0 +1,103 @@
+"""`virnuc doctor`: what this machine can do, and what would stop a run."""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from virnuc_dagster import __version__
+from virnuc_dagster.cli.options import home_option
+from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.settings import Settings
+
+_PACKAGES = ("dagster", "dagster-webserver", "torch", "transformers", "tokenizers", "dnaio", "numpy")
+_FREE_BYTES_MIN = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination; `remedy` is set where something is wrong."""
+
+    name: str
+    value: str
+    ok: bool = True
+    remedy: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@home_option
+def doctor(as_json: bool, **flags: Any) -> int:
+    """Say what this machine can do: devices, threads, versions, writable store, free space, bundles."""
+    settings = Settings.read(**flags)
+    findings = [*_software(), *_devices(settings), *_storage(settings), *_bundles(settings)]
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            click.echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.name:<20} {finding.value}")
+            if finding.remedy:
+                click.echo(f"     -> {finding.remedy}")
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _software() -> Iterator[Finding]:
+    yield Finding("virnuc-dagster", __version__)
+    yield Finding("python", platform.python_version())
+    for package in _PACKAGES:
+        try:
+            yield Finding(package, version(package))
+        except PackageNotFoundError:
+            yield Finding(package, "missing", ok=False, remedy=f"pip install {package}")
+
+
+def _devices(settings: Settings) -> Iterator[Finding]:
+    import torch
+
+    from virnuc_dagster.embedding.device import resolve_device
+
+    yield Finding("cpu", f"{os.cpu_count()} logical, torch uses {torch.get_num_threads()} threads")
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        yield Finding(f"cuda:{index}", f"{facts.name}, {facts.total_memory / 2**30:.1f} GiB")
+    try:
+        yield Finding("device in use", f"{resolve_device(settings.device)} (setting: {settings.device})")
+    except VirnucError as error:
+        yield Finding("device in use", error.message, ok=False, remedy=error.hint)
+
+
+def _storage(settings: Settings) -> Iterator[Finding]:
+    from virnuc_dagster.checkpoints.files import make_folder, temporary_file
+    from virnuc_dagster.definitions import foreign_instance
+
+    try:
+        make_folder(settings.store)
+        with temporary_file(settings.store / "doctor", b"x"):
+            yield Finding("store", f"{settings.store} is writable")
+        free = shutil.disk_usage(settings.store).free
+        enough = free >= _FREE_BYTES_MIN
+        remedy = "" if enough else "free some space or choose another --home"
+        yield Finding("free space", f"{free / 1e9:,.1f} GB", ok=enough, remedy=remedy)
+    except VirnucError as error:
+        yield Finding("store", error.message, ok=False, remedy=error.hint)
+    if foreign := foreign_instance(settings):
+        remedy = f"unset DAGSTER_HOME, or set it to {settings.dagster_home}"
+        yield Finding("dagster instance", f"DAGSTER_HOME is {foreign}", ok=False, remedy=remedy)
+
+
+def _bundles(settings: Settings) -> Iterator[Finding]:
+    from virnuc_dagster.models.bundle import list_bundles, open_bundle
+
+    for name in dict.fromkeys([*list_bundles(), settings.bundle]):
+        try:
+            bundle = open_bundle(name)
+            bundle.verify()
+            yield Finding(f"bundle {name}", f"window length {bundle.spec.window_length}, all digests right")
+        except VirnucError as error:
+            yield Finding(f"bundle {name}", error.message, ok=False, remedy=error.hint)

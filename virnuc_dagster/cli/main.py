@@ -1,0 +1,73 @@
+"""The command group, its common flags, and the one place where errors become exit codes.
+
+0 done · 1 error · 2 usage · 3 checkpoint damaged or incompatible · 4 out of memory · 5 no space · 130/143 interrupted.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+import click
+
+from virnuc_dagster import __version__
+from virnuc_dagster.cli.doctor import doctor
+from virnuc_dagster.cli.predict import predict
+from virnuc_dagster.cli.signals import Interrupted
+from virnuc_dagster.cli.up import up
+from virnuc_dagster.errors import VirnucError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="virnuc")
+def virnuc() -> None:
+    r"""Find the viral sequences in a batch (VirNucPro on Dagster).
+
+    \b
+    Examples:
+      virnuc predict contigs.fasta --output results
+      virnuc up                      # the web UI on what was computed
+      virnuc doctor                  # what this machine can do
+    """
+
+
+for command in (predict, up, doctor):
+    virnuc.add_command(command)
+
+
+def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int:
+    """Run a command line and return its exit code; nothing is raised for what a user can cause.
+
+    Args:
+        argv: Arguments without the program's name; `sys.argv` if None.
+        stderr: Where errors are written.
+    """
+    stderr = stderr or sys.stderr
+    try:
+        code = virnuc.main(list(argv) if argv is not None else None, prog_name="virnuc", standalone_mode=False)
+    except click.exceptions.Exit as exit_request:
+        return int(exit_request.exit_code)
+    except click.ClickException as error:
+        error.show(stderr)
+        return error.exit_code
+    except Interrupted as error:
+        print(
+            f"interrupted ({error.name}); everything committed so far is kept: run the same command to go on",
+            file=stderr,
+        )
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return 130
+    except VirnucError as error:
+        print(f"error: {error}", file=stderr)
+        return error.exit_code
+    except MemoryError:
+        print("error: out of memory\n  -> use a smaller --token-budget or --shard-size", file=stderr)
+        return 4
+    except BrokenPipeError:
+        return 1
+    return int(code or 0)
+
+
+def run() -> None:
+    """Entry point of the `virnuc` script."""
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""`virnuc predict`: from sequence files to verdicts, through the same assets that the web UI shows."""
+
+import json
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.checkpoints.files import make_folder, write_atomic
+from virnuc_dagster.cli.console import ConsoleProgress
+from virnuc_dagster.cli.options import compute_options, home_option
+from virnuc_dagster.cli.signals import interruptible
+from virnuc_dagster.errors import InputError, SettingsError, VirnucError
+from virnuc_dagster.report import paths
+from virnuc_dagster.settings import Settings
+
+LISTED_MAX = 40
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  virnuc predict contigs.fasta.gz --output results
+  zcat reads.fq.gz | virnuc predict - --name reads --output results
+  virnuc predict a.fasta b.fasta --output results      # results/<batch>/ for each
+  virnuc predict contigs.fasta --output results --json | jq .batches[0].summary
+
+Run the same command again after a crash: finished shards are not computed again."""
+)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the results."
+)
+@click.option("--name", default="stdin", show_default=True, help="What to call the batch read from standard input (-).")
+@compute_options
+@click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
+@click.option("--skip-checkpoint-validation", is_flag=True, help="Check only size and safe loading.")
+@click.option("--force-resume", is_flag=True, help="Set damaged checkpoints aside and compute them again.")
+@click.option("--quiet", is_flag=True, help="No progress, no table.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else on stderr.")
+@home_option
+def predict(
+    inputs: tuple[str, ...],
+    output: Path,
+    name: str,
+    skip_checkpoint_validation: bool,
+    force_resume: bool,
+    quiet: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Say which sequences of FASTA or FASTQ files are viral (plain, gz, bz2, xz or zst; - is standard input)."""
+    settings = Settings.read(**flags)
+    console = Console(stderr=True)
+    call = _Call(
+        settings, console, quiet=quiet, level="skip" if skip_checkpoint_validation else "load", force=force_resume
+    )
+    results, first_error = [], None
+    with interruptible():
+        for source in inputs:
+            try:
+                results.append(call.predict(source, name, output, nested=len(inputs) > 1))
+                first_error = first_error or results[-1].pop("error")
+            except VirnucError as error:
+                if len(inputs) == 1:
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+                first_error = first_error or error
+    if as_json:
+        click.echo(json.dumps({"batches": results}, indent=2, ensure_ascii=False))
+    elif not quiet:
+        for result in results:
+            _print_result(result)
+    return first_error.exit_code if first_error else 0
+
+
+class _Call:
+    """One call of `predict`: what is the same for all of its inputs."""
+
+    def __init__(self, settings: Settings, console: Console, *, quiet: bool, level: str, force: bool) -> None:
+        self.settings, self.console, self.quiet, self.level, self.force = settings, console, quiet, level, force
+        self.store = LocalStore(settings.store)
+
+    def predict(self, source: str, name: str, output: Path, *, nested: bool) -> dict[str, Any]:
+        """One input, to its files in `output`.
+
+        Returns:
+            Batch, output folder, summary and shard counts; `error` is the first failure of a shard, or None.
+        """
+        # Imported late: `--help` and usage errors need neither Dagster nor numpy.
+        from virnuc_dagster.embedding.device import resolve_device
+        from virnuc_dagster.models.bundle import open_bundle
+        from virnuc_dagster.runs import set_aside_damaged
+        from virnuc_dagster.stages.batch import add_sequences
+
+        began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+        bundle = open_bundle(self.settings.bundle)
+        device = str(resolve_device(self.settings.device))
+        with ConsoleProgress(self.console, quiet=self.quiet) as progress:
+            with self._readable(source, name) as (path, shown):
+                batch, record = add_sequences(
+                    self.store,
+                    path,
+                    shown,
+                    window_length=bundle.spec.window_length,
+                    shard_size=self.settings.shard_size,
+                )
+            progress.note(f"{shown}: {record.rows:,} sequences, batch {batch}")
+            if self.force:
+                for key in set_aside_damaged(self.store, batch):
+                    progress.note(f"{key} is damaged: set aside in {self.settings.store / '.quarantine'}")
+            done = self._run(batch, progress)
+        folder = output / batch if nested else output
+        self._copy_results(batch, folder)
+        stages = {stage: asdict(count) for stage, count in progress.stages.items()}
+        run = {
+            "batch": batch,
+            "started_at": started_at,
+            "seconds": round(time.monotonic() - began, 3),
+            "device": device,
+            "precision": self.settings.precision,
+            "bundle": bundle.name,
+            "run_ids": done.run_ids,
+            "computed_shards": {
+                stage: count["computed_shards"] for stage, count in stages.items() if _has_shards(count)
+            },
+            "reused_shards": {stage: count["reused_shards"] for stage, count in stages.items() if _has_shards(count)},
+            "failed_shards": {stage: c["failed_shards"] for stage, c in stages.items() if c["failed_shards"]},
+        }
+        write_atomic(folder / paths.RUN, (json.dumps(run, indent=2) + "\n").encode())
+        if not self.quiet:
+            for line in progress.summary_lines():
+                progress.note(line)
+        for error in done.errors:
+            print(f"error: {error}", file=sys.stderr)
+        summary = json.loads((folder / paths.SUMMARY).read_text())
+        return {
+            "batch": batch, "output": str(folder), "summary": summary, "run": run,
+            "error": done.errors[0] if done.errors else None,
+        }  # fmt: skip
+
+    def _run(self, batch: str, progress: ConsoleProgress) -> Any:
+        from virnuc_dagster.definitions import build_definitions
+        from virnuc_dagster.instance import open_instance
+        from virnuc_dagster.io_manager import CheckpointIOManager
+        from virnuc_dagster.runs import Runner, find_cause
+
+        io_manager = CheckpointIOManager(root=str(self.settings.store), validation=self.level)
+        definitions = build_definitions(
+            settings=self.settings, resources={"progress": progress, "checkpoints": io_manager}
+        )
+        with open_instance(self.settings) as instance:
+            try:
+                return Runner(definitions, instance, self.store, progress.note).run_batch(batch)
+            except Exception as error:
+                if cause := find_cause(error):
+                    raise cause from error
+                raise
+
+    @contextmanager
+    def _readable(self, source: str, name: str) -> Iterator[tuple[Path, str]]:
+        """The input as a file that can be read twice, and the name to show; standard input is spooled."""
+        if source != "-":
+            yield Path(source), Path(source).name
+            return
+        if sys.stdin is None or sys.stdin.isatty():
+            raise InputError("standard input is a terminal", hint="pipe a sequence file in, or name a file", path="-")
+        make_folder(self.settings.inbox)
+        spool = self.settings.inbox / f".{uuid.uuid4().hex}.spool"
+        try:
+            with spool.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+            yield spool, name
+        finally:
+            spool.unlink(missing_ok=True)
+
+    def _copy_results(self, batch: str, folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise SettingsError(f"--output {folder} is not a folder", hint="name a new or an existing folder")
+        make_folder(folder.absolute())
+        for name in (*paths.REPRODUCIBLE, paths.PROVENANCE):
+            write_atomic(folder / name, (self.settings.reports / batch / name).read_bytes())
+
+
+def _has_shards(count: dict[str, Any]) -> bool:
+    return bool(count["computed_shards"] or count["reused_shards"] or count["failed_shards"])
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    folder, summary = Path(result["output"]), result["summary"]
+    rows = [line.split("\t") for line in (folder / paths.SEQUENCES).read_text().splitlines()]
+    if len(rows) - 1 <= LISTED_MAX:
+        shown = [(row[0], row[1], f"{row[3]}/{row[2]}", row[5], row[6]) for row in rows]
+        shown[0] = ("sequence", "bases", "scored/windows", "score", "verdict")
+        widths = [max(len(row[column]) for row in shown) for column in range(5)]
+        for row in shown:
+            click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    counts = ", ".join(f"{count:,} {verdict}" for verdict, count in summary["verdicts"].items())
+    click.echo(f"\n{summary['sequences']:,} sequences: {counts}")
+    if not summary["complete"]:
+        click.echo("INCOMPLETE: some shards have no result; run the same command again")
+    click.echo(f"report: {folder / paths.HTML}")

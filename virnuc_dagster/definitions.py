@@ -1,0 +1,57 @@
+"""The code location: one function builds everything, with overrides for tests and the command line.
+
+Importing this module reads settings and builds definitions; it imports no torch and touches no file.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from virnuc_dagster import assets
+from virnuc_dagster.assets.report import ReportFolder
+from virnuc_dagster.io_manager import CheckpointIOManager
+from virnuc_dagster.progress import Progress
+from virnuc_dagster.resources import Compute
+from virnuc_dagster.settings import Settings
+
+
+def build_definitions(
+    *, settings: Settings | None = None, resources: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """All assets and resources of the platform.
+
+    Args:
+        settings: Where things live; from the environment if None.
+        resources: Replace or add resources by name (`checkpoints`, `compute`, `reports`, `progress`).
+    """
+    settings = settings or Settings.read()
+    defaults: dict[str, Any] = {
+        "checkpoints": CheckpointIOManager(root=str(settings.store)),
+        "compute": Compute(
+            bundle=settings.bundle,
+            device=settings.device,
+            precision=settings.precision,
+            token_budget=settings.token_budget,
+            threads=settings.threads,
+        ),
+        "reports": ReportFolder(root=str(settings.reports)),
+        "progress": Progress(),
+    }
+    return dg.Definitions(
+        assets=assets.ALL,
+        resources={**defaults, **(resources or {})},
+        # One process a run: the models are loaded once, and pool limits hold.
+        executor=dg.in_process_executor,
+    )
+
+
+def foreign_instance(settings: Settings) -> str:
+    """The folder of the Dagster instance in use, if it is not the one of these settings; else an empty text."""
+    home = os.environ.get("DAGSTER_HOME", "")
+    return home if home and Path(home).absolute() != settings.dagster_home else ""
+
+
+defs = build_definitions()

@@ -1,0 +1,56 @@
+"""The Dagster instance of a home folder: opening it, and clearing away runs whose process is dead."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+
+from virnuc_dagster.checkpoints.files import make_folder, write_atomic
+from virnuc_dagster.settings import Settings
+from virnuc_dagster.writer import process_is_gone
+
+CONFIG_NAME = "dagster.yaml"
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def prepare_instance(settings: Settings) -> None:
+    """Create the instance folder with its `dagster.yaml`, unless the user has put one there."""
+    make_folder(settings.dagster_home)
+    config = settings.dagster_home / CONFIG_NAME
+    if not config.exists():
+        write_atomic(config, files("virnuc_dagster").joinpath("instance.yaml").read_bytes())
+
+
+@contextmanager
+def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The instance of a home folder, the same one that its web UI shows."""
+    prepare_instance(settings)
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(settings.dagster_home))) as instance:
+        yield instance
+
+
+def clear_dead_runs(instance: dg.DagsterInstance, note: Callable[[str], None]) -> None:
+    """Mark runs of dead processes failed and free the pool slots they hold.
+
+    A killed in-process run stays STARTED for ever; without this, the next run would wait for its slot for ever.
+    """
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED)):
+        if process_is_gone(dict(run.tags)):
+            instance.report_run_failed(run, "The process of this run is gone (killed?). Its finished shards are kept.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            note(f"run {run.run_id[:8]} was killed; its finished shards are kept")
+
+
+def slot_holders(instance: dg.DagsterInstance, pool: str) -> list[str]:
+    """Ids of the runs that hold every slot of a pool; empty if a slot is free."""
+    info = instance.event_log_storage.get_concurrency_info(pool)
+    if info.slot_count == 0 or info.active_slot_count < info.slot_count:
+        return []
+    return sorted(info.active_run_ids)

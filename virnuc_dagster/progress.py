@@ -1,0 +1,26 @@
+"""What long work tells whoever waits for it. The command line draws bars from it; Dagster runs log to their own log."""
+
+from virnuc_dagster.errors import VirnucError
+
+
+class Progress:
+    """Receives news of a stage; this base class ignores them.
+
+    A stage calls `start` once, `advance` as frames (or sequences) are done, and `shard_done` or `shard_failed` for each
+    shard.
+    """
+
+    def start(self, stage: str, shards: int, total: int) -> None:
+        """A stage begins: it has `shards` shards with `total` frames (0: not known)."""
+
+    def advance(self, stage: str, done: int) -> None:
+        """`done` more frames of the stage are computed."""
+
+    def shard_done(self, stage: str, shard: str, rows: int, *, reused: bool) -> None:
+        """A shard of `rows` frames is committed; `reused` if it already was and nothing was computed."""
+
+    def shard_failed(self, stage: str, shard: str, error: Exception | VirnucError) -> None:
+        """A shard failed; the others go on."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing, such as why a stored result was not reused."""

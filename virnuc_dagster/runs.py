@@ -1,0 +1,146 @@
+"""Running the assets of one batch in this process: what `virnuc predict` does, step by step.
+
+Each step is an ordinary Dagster run of the same assets that the UI shows, in the same instance. An asset whose shards
+fail does not stop what is downstream of the others.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from virnuc_dagster.assets import batch_report, dnabert_s_embeddings, esm2_embeddings, predictions, sequence_batch
+from virnuc_dagster.assets.embeddings import GPU_POOL
+from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore, Level
+from virnuc_dagster.errors import ShardsFailedError, VirnucError
+from virnuc_dagster.instance import clear_dead_runs, slot_holders
+from virnuc_dagster.partitions import batches, shards
+from virnuc_dagster.stages.batch import BATCH, FRAMES
+from virnuc_dagster.stages.keys import batch_checkpoint
+from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+from virnuc_dagster.writer import process_tags
+
+
+@dataclass
+class BatchRun:
+    """What running a batch came to: run ids by asset, and the errors of shards that failed."""
+
+    run_ids: dict[str, str] = field(default_factory=dict)
+    errors: list[VirnucError] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs assets in this process.
+
+    Attributes:
+        definitions: The assets with the resources of this call.
+        instance: The Dagster instance that records the runs.
+        store: The checkpoint store that the assets use.
+        note: Told what the user should know.
+        verbose: Whether Dagster's own log is shown.
+    """
+
+    definitions: dg.Definitions
+    instance: dg.DagsterInstance
+    store: CheckpointStore
+    note: Callable[[str], None]
+    verbose: bool = False
+
+    def run_batch(self, batch: str) -> BatchRun:
+        """Bring a batch from stored sequences to its report; finished shards are not computed again.
+
+        Args:
+            batch: Key of a batch whose sequences are stored.
+
+        Returns:
+            Run ids and the errors of failed shards (the report is then incomplete).
+
+        Raises:
+            VirnucError: The batch or its report could not be made at all.
+        """
+        clear_dead_runs(self.instance, self.note)
+        done = BatchRun()
+        if not self.instance.has_dynamic_partition(str(batches.name), batch):
+            self.instance.add_dynamic_partitions(str(batches.name), [batch])
+        done.run_ids[BATCH] = self._run(sequence_batch, {dg_partition: batch})
+        keys = self.store.load(batch_checkpoint(BATCH, batch))["shards"]
+        if keys:
+            tags = self._range_tags(keys)
+            for asset in (dnabert_s_embeddings, esm2_embeddings, predictions):
+                self._wait_for_slot()
+                try:
+                    done.run_ids[asset.key.path[-1]] = self._run(asset, tags)
+                except ShardsFailedError as error:
+                    done.errors.append(error)
+        done.run_ids["batch_report"] = self._run(batch_report, {dg_partition: batch})
+        return done
+
+    def _range_tags(self, keys: list[str]) -> dict[str, str]:
+        """Tags of a ranged run, after making sure that the range means exactly these shards."""
+        known = list(self.instance.get_dynamic_partitions(str(shards.name)))
+        first = known.index(keys[0])
+        if known[first : first + len(keys)] != keys:
+            raise VirnucError(
+                f"the shards of {keys[0]} ... {keys[-1]} are not one range of partitions",
+                hint="use another --home, or wipe the partitions `shards` in the UI and run again",
+            )
+        return {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
+
+    def _wait_for_slot(self) -> None:
+        """Wait, interruptibly, until the pool has a free slot; say who holds it."""
+        told: list[str] = []
+        while holders := slot_holders(self.instance, GPU_POOL):
+            if holders != told:
+                self.note(f"waiting for pool `{GPU_POOL}`, held by run {', '.join(h[:8] for h in holders)}")
+                told = holders
+            time.sleep(0.5)
+            clear_dead_runs(self.instance, self.note)
+
+    def _run(self, asset: dg.AssetsDefinition, tags: dict[str, str]) -> str:
+        job = self.definitions.resolve_implicit_job_def_def_for_assets([asset.key])
+        assert job is not None
+        log_level = "INFO" if self.verbose else "CRITICAL"
+        result = job.execute_in_process(
+            instance=self.instance,
+            asset_selection=[asset.key],
+            tags=tags | process_tags(),
+            run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
+            raise_on_error=True,
+        )
+        return result.run_id
+
+
+dg_partition = "dagster/partition"
+
+
+def set_aside_damaged(store: CheckpointStore, batch: str) -> list[str]:
+    """Quarantine every damaged checkpoint of a batch, so that it counts as missing and is computed again.
+
+    The stored sequences cannot be computed again and are left alone.
+
+    Returns:
+        The quarantined keys.
+    """
+    damaged = []
+    for stage in (FRAMES, BATCH, DNABERT_S, ESM2, PREDICTIONS):
+        for key in store.list(stage, batch):
+            try:
+                store.load(key, Level.FULL)
+            except CheckpointError as error:
+                store.quarantine(key, error.reason)
+                damaged.append(str(key))
+    return damaged
+
+
+def find_cause(error: BaseException | None) -> BaseException | None:
+    """The first of our own errors behind an error that Dagster raised, or None."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, VirnucError):
+            return error
+        seen.add(id(error))
+        error = getattr(error, "user_exception", None) or error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,97 @@
+"""Where things live and what the defaults are: one frozen object, filled from the environment and a settings file.
+
+A flag beats the environment (`VIRNUC_*`), which beats `settings.toml` in the home folder. The window length is not a
+setting: it belongs to the model bundle, whose head was trained for it.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from virnuc_dagster.errors import SettingsError
+
+HOME_VARIABLE = "VIRNUC_HOME"
+DEFAULT_HOME = Path(".virnuc")
+
+
+class Settings(BaseSettings):
+    """The platform's settings; impossible values are refused with a reason.
+
+    Attributes:
+        home: Folder that holds everything below.
+        bundle: Model bundle: a packaged name or a folder.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: Number format of the encoders' matrix products.
+        shard_size: Frames a shard, 1 to 1,000,000.
+        token_budget: Tokens an encoder is fed at once.
+        threads: CPU threads of torch; 0 leaves torch's own choice.
+        shards_per_run: Shards that one backfill run takes, with the models loaded once.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="VIRNUC_", frozen=True, extra="forbid")
+
+    home: Path = DEFAULT_HOME
+    bundle: str = "mini"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    precision: str = Field("float32", pattern=r"^(float32|bfloat16|float16)$")
+    shard_size: int = Field(10_000, ge=1, le=1_000_000)
+    token_budget: int = Field(8_192, ge=16)
+    threads: int = Field(0, ge=0, le=1024)
+    shards_per_run: int = Field(1_000, ge=1)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then `<home>/settings.toml`."""
+        home = Path(init_settings().get("home") or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home / "settings.toml")
+
+    @classmethod
+    def read(cls, **flags: Any) -> "Settings":
+        """Settings from flags (those that are not None), environment and file.
+
+        Raises:
+            SettingsError: A value cannot work; the message names the setting and the reason.
+        """
+        try:
+            return cls(**{name: value for name, value in flags.items() if value is not None})
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise SettingsError(
+                f"settings cannot be used: {problems}",
+                hint="check the flags, the VIRNUC_* environment variables and settings.toml in the home folder",
+            ) from error
+
+    @property
+    def store(self) -> Path:
+        """Folder of the checkpoint store."""
+        return self.home / "store"
+
+    @property
+    def inbox(self) -> Path:
+        """Folder for sequence files handed over by pipe."""
+        return self.home / "inbox"
+
+    @property
+    def reports(self) -> Path:
+        """Folder with one report folder a batch."""
+        return self.home / "reports"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Folder of the Dagster instance: runs, events, logs."""
+        return self.home / "dagster"

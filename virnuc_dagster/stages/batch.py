@@ -1,0 +1,170 @@
+"""From a sequence file to a batch: stored sequences, frames cut into shards, and a manifest of every input sequence.
+
+`add_sequences` reads and checks the file once and stores its sequences, so that the file itself is not needed again.
+`build_batch` cuts them into windows, frames and shards (method.md §1-§3).
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from virnuc_dagster.checkpoints import (
+    CheckpointKey,
+    CheckpointMissingError,
+    CheckpointStore,
+    CommitRecord,
+    Payload,
+    content_digests,
+    differences,
+)
+from virnuc_dagster.progress import Progress
+from virnuc_dagster.stages.keys import batch_checkpoint, batch_key, shard_checkpoint, shard_key
+
+SEQUENCES, FRAMES, BATCH = "sequences", "frames", "sequence_batch"
+#: Raised when the numbers or texts of windows and frames change.
+METHOD_VERSION = 1
+_SCAN_BASES = 4_000_000
+
+
+def add_sequences(
+    store: CheckpointStore, path: Path, name: str, *, window_length: int, shard_size: int
+) -> tuple[str, CommitRecord]:
+    """Read a sequence file and store what it holds as a batch.
+
+    Args:
+        store: Where to keep it.
+        path: FASTA or FASTQ, plain or compressed.
+        name: What to call the batch; usually the file name.
+        window_length: Bases a window.
+        shard_size: Frames a shard.
+
+    Returns:
+        The batch key and the record of the stored sequences. Adding the same content again changes nothing.
+
+    Raises:
+        InputError: The file is not a readable sequence file; nothing is stored.
+    """
+    from virnuc_dagster.sequences.reader import read_sequences
+
+    ids, descriptions, sequences = [], [], []
+    for record in read_sequences(path, name=name):
+        ids.append(record.id)
+        descriptions.append(record.description)
+        sequences.append(record.sequence.decode("ascii"))
+    payload: Payload = {"ids": ids, "description": descriptions, "sequence": sequences}
+    digests = content_digests(payload)
+    content = hashlib.sha256((digests["sequence"] + digests["description"]).encode()).hexdigest()
+    batch = batch_key(name, content, window_length, shard_size)
+    key = batch_checkpoint(SEQUENCES, batch)
+    provenance = {"inputs": {"content": content}, "window_length": window_length, "shard_size": shard_size}
+    stored = store.record(key)
+    if stored is None or differences(stored.provenance, provenance):
+        stored = store.save(key, payload, provenance)
+    return batch, stored
+
+
+def batch_provenance(store: CheckpointStore, batch: str) -> dict[str, Any]:
+    """What decides the frames of a batch.
+
+    Raises:
+        CheckpointMissingError: No such batch was added.
+    """
+    record = store.record(batch_checkpoint(SEQUENCES, batch))
+    if record is None:
+        raise CheckpointMissingError(batch, "no sequences were added under this batch key")
+    return {"method_version": METHOD_VERSION, **record.provenance}
+
+
+def build_batch(store: CheckpointStore, batch: str, progress: Progress, writer: Mapping[str, str]) -> Payload:
+    """Cut a batch into frames, commit them shard by shard, and account for every input sequence.
+
+    Returns:
+        The manifest: per sequence, in input order, `length`, `windows`, `open_windows` (with a frame), `frames` and
+        `ambiguous` (frames with an ambiguous codon); and the shards with their row counts.
+
+    Raises:
+        CheckpointError: The stored sequences are damaged.
+    """
+    import torch
+
+    wanted = batch_provenance(store, batch)
+    source = store.load(batch_checkpoint(SEQUENCES, batch))
+    counts: dict[str, list[int]] = {name: [] for name in ("windows", "open_windows", "frames", "ambiguous")}
+    shards: list[str] = []
+    shard_rows: list[int] = []
+    progress.start(BATCH, 0, len(source["ids"]))
+    columns = _scan(source, int(wanted["window_length"]), counts, progress)
+    for number, shard in enumerate(_cut(columns, int(wanted["shard_size"])), start=1):
+        key = shard_checkpoint(FRAMES, shard_key(batch, number))
+        if not _is_current(store, key, wanted):
+            store.save(key, shard, wanted, writer)
+        shards.append(key.shard)
+        shard_rows.append(len(shard["ids"]))
+    if sum(shard_rows) != sum(counts["frames"]):
+        raise AssertionError(f"{batch}: {sum(counts['frames'])} frames found, {sum(shard_rows)} in shards")
+    lengths = [len(sequence) for sequence in source["sequence"]]
+    return {
+        "ids": source["ids"],
+        "length": torch.tensor(lengths, dtype=torch.int64),
+        **{name: torch.tensor(values, dtype=torch.int64) for name, values in counts.items()},
+        "shards": shards,
+        "shard_rows": shard_rows,
+        "window_length": int(wanted["window_length"]),
+        "shard_size": int(wanted["shard_size"]),
+    }
+
+
+def _is_current(store: CheckpointStore, key: CheckpointKey, wanted: Mapping[str, Any]) -> bool:
+    record = store.record(key)
+    return record is not None and not differences(record.provenance, wanted)
+
+
+def _scan(source: Payload, window_length: int, counts: dict[str, list[int]], progress: Progress) -> Iterator[Payload]:
+    """Frames of all sequences in input order, a few million bases at a time; fills `counts` by the way."""
+    import numpy as np
+
+    from virnuc_dagster.sequences.translation import frame_id, open_frames
+
+    for first, last in _slices([len(sequence) for sequence in source["sequence"]]):
+        ids = source["ids"][first:last]
+        table = open_frames([sequence.encode() for sequence in source["sequence"][first:last]], window_length)
+        n = last - first
+        opened = np.unique(np.stack([table.sequence, table.window]), axis=1)[0]
+        counts["windows"] += table.windows.tolist()
+        counts["open_windows"] += np.bincount(opened, minlength=n).tolist()
+        counts["frames"] += np.bincount(table.sequence, minlength=n).tolist()
+        counts["ambiguous"] += np.bincount(table.sequence[table.ambiguous], minlength=n).tolist()
+        progress.advance(BATCH, n)
+        places = zip(table.sequence.tolist(), table.window.tolist(), table.frame.tolist(), strict=True)
+        yield {
+            "ids": [frame_id(ids[sequence], window, frame) for sequence, window, frame in places],
+            "nucleotide": table.nucleotide,
+            "protein": table.protein,
+        }
+
+
+def _slices(lengths: list[int]) -> Iterator[tuple[int, int]]:
+    """Consecutive ranges of sequences of about `_SCAN_BASES` bases each."""
+    first = bases = 0
+    for index, length in enumerate(lengths):
+        bases += length
+        if bases >= _SCAN_BASES:
+            yield first, index + 1
+            first, bases = index + 1, 0
+    if first < len(lengths):
+        yield first, len(lengths)
+
+
+def _cut(columns: Iterator[Payload], size: int) -> Iterator[Payload]:
+    """Regroup columns of any length into shards of `size` rows; the last may be shorter."""
+    held: Payload = {"ids": [], "nucleotide": [], "protein": []}
+    for part in columns:
+        for name, column in held.items():
+            column.extend(part[name])
+        while len(held["ids"]) >= size:
+            yield {name: column[:size] for name, column in held.items()}
+            for column in held.values():
+                del column[:size]
+    if held["ids"]:
+        yield held

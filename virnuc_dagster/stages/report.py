@@ -1,0 +1,144 @@
+"""The report of a batch: manifest + predictions -> verdicts and result files. An incomplete batch says so."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from virnuc_dagster import __version__
+from virnuc_dagster.checkpoints import CheckpointKey, CheckpointStore, Payload, differences
+from virnuc_dagster.checkpoints.files import make_folder, write_atomic
+from virnuc_dagster.classify.consensus import FrameScore, SequenceScore, score_sequence, score_windows
+from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.report import html, paths, tables
+from virnuc_dagster.sequences.windows import window_spans
+from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
+from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
+from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report holds: its folder, the counts, and the verdict of every sequence in input order."""
+
+    folder: Path
+    summary: dict[str, Any]
+    sequences: list[SequenceScore]
+    missing_shards: list[str]
+
+
+def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, folder: Path) -> Report:
+    """Write all result files of a batch; each is replaced atomically.
+
+    Only predictions with the wanted provenance count: a shard whose stored result is missing, stale or made with
+    another bundle leaves its sequences `incomplete`.
+
+    Raises:
+        CheckpointError: The manifest or a prediction is damaged.
+    """
+    manifest = store.load(batch_checkpoint(BATCH, batch))
+    source = store.load(batch_checkpoint(SEQUENCES, batch))
+    if manifest["ids"] != source["ids"]:
+        raise AssertionError(f"{batch}: the manifest does not list the stored sequences")
+    shards = _current_shards(store, stage, manifest)
+    frames = list(_frames(store, manifest, shards))
+    sequences = list(_sequences(manifest, frames, stage))
+    scored = sum(frame.virus is not None for frame in frames)
+    summary = tables.summary(batch, sequences, len(frames), scored)
+    facts = _facts(store, batch, stage, manifest)
+    files = {
+        paths.SEQUENCES: tables.sequences_tsv(sequences),
+        paths.WINDOWS: tables.windows_tsv(sequences),
+        paths.FRAMES_ORIGINAL: tables.prediction_results(frames),
+        paths.WINDOWS_ORIGINAL: tables.highest_score(sequences),
+        paths.VIRAL_FASTA: tables.viral_fasta(sequences, source["description"], source["sequence"]),
+        paths.SUMMARY: _json(summary),
+        paths.HTML: html.page(summary, sequences, facts),
+        paths.PROVENANCE: _json(_provenance(store, batch, stage, shards)),
+    }
+    make_folder(folder)
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+    return Report(folder, summary, sequences, [shard for shard, current in shards.items() if not current])
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _current_shards(store: CheckpointStore, stage: PredictionStage, manifest: Payload) -> dict[str, bool]:
+    """Shard -> whether its stored predictions are the wanted ones."""
+    current = {}
+    for shard in manifest["shards"]:
+        try:
+            record = store.record(shard_checkpoint(PREDICTIONS, shard))
+            current[shard] = record is not None and not differences(record.provenance, stage.wanted(shard))
+        except VirnucError:
+            current[shard] = False  # an input is missing, stale or damaged: that stage's own run says so
+    return current
+
+
+def _frames(store: CheckpointStore, manifest: Payload, shards: dict[str, bool]) -> Iterator[FrameScore]:
+    """Every frame of the batch in input order; without scores where its shard has no current result."""
+    for shard, rows in zip(manifest["shards"], manifest["shard_rows"], strict=True):
+        stage = PREDICTIONS if shards[shard] else FRAMES
+        payload = store.load(shard_checkpoint(stage, shard))
+        if len(payload["ids"]) != rows:
+            raise AssertionError(f"{shard}: the manifest counts {rows} frames, {stage} holds {len(payload['ids'])}")
+        scores = payload["data"].tolist() if shards[shard] else [(None, None)] * rows
+        for frame, (others, virus) in zip(payload["ids"], scores, strict=True):
+            yield FrameScore(frame, others, virus)
+
+
+def _sequences(manifest: Payload, frames: list[FrameScore], stage: PredictionStage) -> Iterator[SequenceScore]:
+    thresholds = stage.bundle.spec.thresholds
+    position = 0
+    counts = zip(manifest["ids"], manifest["length"].tolist(), manifest["frames"].tolist(), strict=True)
+    for sequence_id, length, count in counts:
+        mine = frames[position : position + count]
+        position += count
+        spans = window_spans(length, manifest["window_length"]).tolist()
+        yield score_sequence(
+            sequence_id,
+            length,
+            score_windows(sequence_id, spans, mine),
+            viral=thresholds.viral,
+            non_viral=thresholds.non_viral,
+            complete=all(frame.virus is not None for frame in mine),
+        )
+    if position != len(frames):
+        raise AssertionError(f"{len(frames)} frames, {position} of them belong to a sequence")
+
+
+def _facts(store: CheckpointStore, batch: str, stage: PredictionStage, manifest: Payload) -> dict[str, str]:
+    source = store.record(batch_checkpoint(SEQUENCES, batch))
+    spec = stage.bundle.spec
+    return {
+        "content of the input (sha256)": source.provenance["inputs"]["content"] if source else "",
+        "bundle": f"{spec.name} (viral from {spec.thresholds.viral}, non-viral up to {spec.thresholds.non_viral})",
+        "about the bundle": spec.description,
+        "precision": stage.options.precision,
+        "window length": f"{manifest['window_length']} bases",
+        "shard size": f"{manifest['shard_size']:,} frames",
+        "virnuc-dagster": __version__,
+    }
+
+
+def _provenance(store: CheckpointStore, batch: str, stage: PredictionStage, shards: dict[str, bool]) -> dict[str, Any]:
+    """Digests and provenance of every checkpoint behind the report."""
+    keys = [batch_checkpoint(SEQUENCES, batch), batch_checkpoint(BATCH, batch)]
+    names = [FRAMES, *(part.name for part in stage.inputs), PREDICTIONS]
+    keys += [CheckpointKey(name, batch, shard) for shard, current in shards.items() if current for name in names]
+    checkpoints = {}
+    for key in keys:
+        record = store.record(key)
+        if record is not None:
+            checkpoints[str(key)] = {"sha256": record.sha256, "created_at": record.created_at} | record.provenance
+    return {
+        "batch": batch,
+        "bundle": stage.bundle.spec.name,
+        "precision": stage.options.precision,
+        "missing_shards": [shard for shard, current in shards.items() if not current],
+        "checkpoints": checkpoints,
+    }

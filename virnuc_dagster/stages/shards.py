@@ -1,0 +1,236 @@
+"""The stages that work shard by shard: both embeddings and the predictions.
+
+Each stage says what provenance it wants for a shard (from small records, without loading a tensor) and computes the
+shard. `ensure_shard` puts the two together: a stored result with the wanted provenance is reused, any other is computed
+and committed.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from virnuc_dagster.checkpoints import (
+    CheckpointMissingError,
+    CheckpointStore,
+    CommitRecord,
+    Level,
+    Payload,
+    differences,
+)
+from virnuc_dagster.embedding.device import Precision, resolve_device
+from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.progress import Progress
+from virnuc_dagster.stages.batch import FRAMES
+from virnuc_dagster.stages.keys import shard_checkpoint
+
+if TYPE_CHECKING:
+    from virnuc_dagster.embedding.runner import Encoder
+    from virnuc_dagster.models.bundle import Bundle
+
+DNABERT_S, ESM2, PREDICTIONS = "dnabert_s_embeddings", "esm2_embeddings", "predictions"
+
+
+class StaleError(VirnucError):
+    """An upstream result is not the one this computation needs (fields: `stage`, `shard`)."""
+
+
+class ShardStage(Protocol):
+    """A stage of the pipeline, ready to work on shards of one store with one bundle."""
+
+    name: str
+
+    def wanted(self, shard: str) -> dict[str, Any]:
+        """The provenance that a result of this shard must have. Raises if an input is missing or stale."""
+        ...
+
+    def compute(self, shard: str, progress: Progress) -> Payload:
+        """The shard's result, one row a frame, in the order of the frames."""
+        ...
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """How a run computes. Only `precision` changes numbers and is provenance.
+
+    Attributes:
+        device: Device name as the user gave it.
+        precision: Number format of the encoders' matrix products.
+        token_budget: Tokens fed to an encoder at once.
+        level: How much of an input checkpoint is checked at load.
+    """
+
+    device: str = "auto"
+    precision: Precision = "float32"
+    token_budget: int = 8_192
+    level: Level = Level.LOAD
+
+
+def _record(store: CheckpointStore, stage: str, shard: str) -> CommitRecord:
+    record = store.record(shard_checkpoint(stage, shard))
+    if record is None:
+        raise CheckpointMissingError(f"{stage} of {shard}")
+    return record
+
+
+class EmbeddingStage:
+    """One encoder over the frames of a shard (method.md §4).
+
+    Args:
+        name: `dnabert_s_embeddings` or `esm2_embeddings`.
+        store: Where frames are read.
+        bundle: Holds the encoder.
+        options: Device, precision, token budget.
+    """
+
+    #: Raised when the numbers this stage computes change.
+    METHOD_VERSION = 1
+
+    def __init__(self, name: str, store: CheckpointStore, bundle: "Bundle", options: ComputeOptions) -> None:
+        self.name, self.store, self.bundle, self.options = name, store, bundle, options
+        self.part: Literal["dnabert_s", "esm2"] = "dnabert_s" if name == DNABERT_S else "esm2"
+        self.column = "nucleotide" if name == DNABERT_S else "protein"
+
+    @cached_property
+    def encoder(self) -> "Encoder":
+        """The encoder, loaded at first use: a run that reuses every shard loads no model."""
+        load = self.bundle.load_dnabert_s if self.part == "dnabert_s" else self.bundle.load_esm2
+        return load(resolve_device(self.options.device), self.options.precision)
+
+    def wanted(self, shard: str) -> dict[str, Any]:
+        """Content digest of the frames' text, the encoder's digests and the precision."""
+        frames = _record(self.store, FRAMES, shard)
+        return {
+            "method_version": self.METHOD_VERSION,
+            "inputs": {self.column: frames.content[self.column]},
+            **self.bundle.provenance(self.part, self.options.precision),
+        }
+
+    def compute(self, shard: str, progress: Progress) -> Payload:
+        """Embeddings (N, D) float32, row i of frame i.
+
+        Raises:
+            CheckpointError: The frames are damaged.
+            OutOfMemoryError: One frame alone does not fit.
+        """
+        from virnuc_dagster.embedding.runner import embed
+
+        frames = self.store.load(shard_checkpoint(FRAMES, shard), self.options.level)
+        data = embed(
+            self.encoder,
+            frames["ids"],
+            frames[self.column],
+            token_budget=self.options.token_budget,
+            on_progress=lambda done: progress.advance(self.name, done),
+        )
+        return {"ids": frames["ids"], "data": data}
+
+
+class PredictionStage:
+    """The head over the joined embeddings of a shard (method.md §5).
+
+    Args:
+        store: Where embeddings are read.
+        bundle: Holds the head; embeddings made with another bundle are refused.
+        options: Device, precision.
+    """
+
+    METHOD_VERSION = 1
+    name = PREDICTIONS
+
+    def __init__(self, store: CheckpointStore, bundle: "Bundle", options: ComputeOptions) -> None:
+        self.store, self.bundle, self.options = store, bundle, options
+        self.inputs = [EmbeddingStage(name, store, bundle, options) for name in (DNABERT_S, ESM2)]
+
+    @cached_property
+    def head(self) -> Any:
+        """The classifier, loaded at first use."""
+        return self.bundle.load_head(resolve_device(self.options.device))
+
+    def wanted(self, shard: str) -> dict[str, Any]:
+        """Content digests of both embeddings and of the head.
+
+        Raises:
+            CheckpointMissingError: An embedding is not there yet.
+            StaleError: An embedding was made from other frames or with another bundle or precision.
+        """
+        contents = {}
+        for stage in self.inputs:
+            record = _record(self.store, stage.name, shard)
+            if stale := differences(record.provenance, stage.wanted(shard)):
+                raise StaleError(
+                    f"{stage.name} of {shard} is stale: {'; '.join(map(str, stale))}",
+                    hint=f"materialize {stage.name} for this shard first",
+                    stage=stage.name,
+                    shard=shard,
+                )
+            contents[stage.name] = record.content["data"]
+        return {"method_version": self.METHOD_VERSION, "inputs": contents, **self.bundle.provenance("head")}
+
+    def compute(self, shard: str, progress: Progress) -> Payload:
+        """P(others), P(virus) of each frame, (N, 2) float32, in the order of the frames.
+
+        Raises:
+            CheckpointError: An embedding is damaged.
+            StaleError: The two embeddings do not hold the same frames.
+        """
+        from virnuc_dagster.classify.head import predict
+
+        dna, protein = (
+            self.store.load(shard_checkpoint(stage.name, shard), self.options.level) for stage in self.inputs
+        )
+        frames = _record(self.store, FRAMES, shard).rows
+        rows = {frame: row for row, frame in enumerate(protein["ids"])}
+        if rows.keys() != set(dna["ids"]) or len(rows) != frames:
+            raise StaleError(
+                f"{shard}: {frames} frames, {len(dna['ids'])} DNABERT-S rows and {len(rows)} ESM-2 rows do not match",
+                hint="materialize both embeddings of this shard again",
+                stage=PREDICTIONS,
+                shard=shard,
+            )
+        order = [rows[frame] for frame in dna["ids"]]
+        scores = predict(self.head, dna["data"].float(), protein["data"].float()[order])
+        progress.advance(self.name, len(order))
+        return {"ids": dna["ids"], "data": scores}
+
+
+@dataclass(frozen=True)
+class Ensured:
+    """A shard that is now committed: its record, and whether it already was."""
+
+    record: CommitRecord
+    reused: bool
+
+
+def ensure_shard(
+    stage: ShardStage,
+    shard: str,
+    store: CheckpointStore,
+    progress: Progress,
+    writer: Mapping[str, str],
+    note: Callable[[str], None],
+) -> Ensured:
+    """Reuse a shard whose stored provenance is the wanted one; otherwise compute and commit it.
+
+    Args:
+        stage: What to compute.
+        shard: Shard key.
+        store: Where results are kept.
+        progress: Told of every frame and of the finished shard.
+        writer: Who writes, for the record.
+        note: Told every field in which a stored result differs from the wanted one.
+
+    Raises:
+        VirnucError: Inputs missing, stale or damaged; memory or disk full. Whatever was stored stays.
+    """
+    wanted = stage.wanted(shard)
+    stored = store.record(shard_checkpoint(stage.name, shard))
+    if stored is not None:
+        changed = differences(stored.provenance, wanted)
+        if not changed:
+            progress.shard_done(stage.name, shard, stored.rows, reused=True)
+            return Ensured(stored, reused=True)
+        note(f"{stage.name} of {shard} is computed again: {'; '.join(map(str, changed))}")
+    record = store.save(shard_checkpoint(stage.name, shard), stage.compute(shard, progress), wanted, writer)
+    progress.shard_done(stage.name, shard, record.rows, reused=False)
+    return Ensured(record, reused=False)
