@@ -39,8 +39,8 @@ from virnuc_dagster.checkpoints.files import (
     write_atomic,
 )
 from virnuc_dagster.checkpoints.format import CheckpointKey, CommitRecord, Payload, content_digests, serialise
-from virnuc_dagster.checkpoints.validate import Level, check_size, read_payload, shape_of
-from virnuc_dagster.checkpoints.versions import VersionError, refuse_newer
+from virnuc_dagster.checkpoints.validate import Level, check_schema, check_size, read_payload, shape_of
+from virnuc_dagster.checkpoints.versions import CURRENT_VERSION, VersionError, refuse_newer
 
 QUARANTINE = ".quarantine"
 FAILED_LIST = "failed_checkpoints.txt"
@@ -118,6 +118,8 @@ class LocalStore:
             CheckpointError: The payload is not valid for its kind; nothing was replaced.
             NoSpaceError, StorageError: The disk refused; nothing was replaced.
         """
+        whole = {"version": CURRENT_VERSION, "status": "complete", **payload, "kind": key.stage}
+        check_schema(whole, key, None, values=False)
         data = serialise(key.stage, payload)
         digest = hashlib.sha256(data).hexdigest()
         rows, dim, dtype = shape_of(payload)
