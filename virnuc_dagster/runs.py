@@ -9,7 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
 
 from virnuc_dagster.assets import batch_report, dnabert_s_embeddings, esm2_embeddings, predictions, sequence_batch
 from virnuc_dagster.assets.embeddings import GPU_POOL
@@ -22,10 +26,12 @@ from virnuc_dagster.stages.keys import batch_checkpoint
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 from virnuc_dagster.writer import process_tags
 
+SHARD_ASSETS = (dnabert_s_embeddings, esm2_embeddings, predictions)
+
 
 @dataclass
 class BatchRun:
-    """What running a batch came to: run ids by asset, and the errors of shards that failed."""
+    """What running a batch came to: run ids by what they did, and the errors of shards that failed."""
 
     run_ids: dict[str, str] = field(default_factory=dict)
     errors: list[VirnucError] = field(default_factory=list)
@@ -40,14 +46,12 @@ class Runner:
         instance: The Dagster instance that records the runs.
         store: The checkpoint store that the assets use.
         note: Told what the user should know.
-        verbose: Whether Dagster's own log is shown.
     """
 
     definitions: dg.Definitions
     instance: dg.DagsterInstance
     store: CheckpointStore
     note: Callable[[str], None]
-    verbose: bool = False
 
     def run_batch(self, batch: str) -> BatchRun:
         """Bring a batch from stored sequences to its report; finished shards are not computed again.
@@ -65,18 +69,29 @@ class Runner:
         done = BatchRun()
         if not self.instance.has_dynamic_partition(str(batches.name), batch):
             self.instance.add_dynamic_partitions(str(batches.name), [batch])
-        done.run_ids[BATCH] = self._run(sequence_batch, {dg_partition: batch})
+        done.run_ids["batch"] = self._run([sequence_batch], {PARTITION_NAME_TAG: batch})
         keys = self.store.load(batch_checkpoint(BATCH, batch))["shards"]
         if keys:
-            tags = self._range_tags(keys)
-            for asset in (dnabert_s_embeddings, esm2_embeddings, predictions):
-                self._wait_for_slot()
-                try:
-                    done.run_ids[asset.key.path[-1]] = self._run(asset, tags)
-                except ShardsFailedError as error:
-                    done.errors.append(error)
-        done.run_ids["batch_report"] = self._run(batch_report, {dg_partition: batch})
+            self._run_shards(self._range_tags(keys), done)
+        done.run_ids["report"] = self._run([batch_report], {PARTITION_NAME_TAG: batch})
         return done
+
+    def _run_shards(self, tags: dict[str, str], done: BatchRun) -> None:
+        """One run for all stages. If shards fail in it, each stage gets a run of its own: failed shards are tried once
+        more, and what is downstream of the good ones is computed all the same.
+        """
+        self._wait_for_slot()
+        try:
+            done.run_ids["shards"] = self._run(list(SHARD_ASSETS), tags)
+            return
+        except ShardsFailedError as error:
+            self.note(f"{error.message}\ngoing on with the other shards")
+        for asset in SHARD_ASSETS:
+            self._wait_for_slot()
+            try:
+                done.run_ids[asset.key.path[-1]] = self._run([asset], tags)
+            except ShardsFailedError as error:
+                done.errors.append(error)
 
     def _range_tags(self, keys: list[str]) -> dict[str, str]:
         """Tags of a ranged run, after making sure that the range means exactly these shards."""
@@ -99,21 +114,23 @@ class Runner:
             time.sleep(0.5)
             clear_dead_runs(self.instance, self.note)
 
-    def _run(self, asset: dg.AssetsDefinition, tags: dict[str, str]) -> str:
-        job = self.definitions.resolve_implicit_job_def_def_for_assets([asset.key])
+    def _run(self, assets: list[dg.AssetsDefinition], tags: dict[str, str]) -> str:
+        """Run assets of one partition dimension; returns the run id, raises our own error behind a failure."""
+        keys = [asset.key for asset in assets]
+        job = self.definitions.resolve_implicit_job_def_def_for_assets(keys)
         assert job is not None
-        log_level = "INFO" if self.verbose else "CRITICAL"
-        result = job.execute_in_process(
-            instance=self.instance,
-            asset_selection=[asset.key],
-            tags=tags | process_tags(),
-            run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
-            raise_on_error=True,
-        )
+        try:
+            result = job.execute_in_process(
+                instance=self.instance,
+                asset_selection=keys,
+                tags=tags | process_tags(),
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+        except Exception as error:
+            if cause := find_cause(error):
+                raise cause from error
+            raise
         return result.run_id
-
-
-dg_partition = "dagster/partition"
 
 
 def set_aside_damaged(store: CheckpointStore, batch: str) -> list[str]:
@@ -135,7 +152,7 @@ def set_aside_damaged(store: CheckpointStore, batch: str) -> list[str]:
     return damaged
 
 
-def find_cause(error: BaseException | None) -> BaseException | None:
+def find_cause(error: BaseException | None) -> VirnucError | None:
     """The first of our own errors behind an error that Dagster raised, or None."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

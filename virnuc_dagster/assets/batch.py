@@ -2,10 +2,11 @@
 
 import dagster as dg
 
+from virnuc_dagster.checkpoints import Payload
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.partitions import batches, shards
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import batch_provenance, build_batch
+from virnuc_dagster.stages.batch import batch_provenance, build_batch, current_manifest
 from virnuc_dagster.writer import writer
 
 
@@ -14,7 +15,7 @@ def sequence_batch(
     context: dg.AssetExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointIOManager],
     progress: dg.ResourceParam[Progress],
-) -> dg.Output[dict]:
+) -> dg.Output[Payload | None]:
     """One input file, cut into windows, six reading frames and shards, with every input sequence accounted for.
 
     Frames with a stop codon are dropped; sequences that are too short or hold no open frame stay in the manifest with
@@ -22,20 +23,20 @@ def sequence_batch(
     """
     batch = context.partition_key
     store = checkpoints.store
-    manifest = build_batch(store, batch, progress, writer(context.run_id))
+    stored = current_manifest(store, batch)
+    manifest = stored or build_batch(store, batch, progress, writer(context.run_id))
     # One call, in order: a batch's shards must be one contiguous range of partitions.
-    missing = [s for s in manifest["shards"] if not context.instance.has_dynamic_partition("shards", s)]
-    if missing:
-        context.instance.add_dynamic_partitions(str(shards.name), manifest["shards"])
+    context.instance.add_dynamic_partitions(str(shards.name), manifest["shards"])
     counts = {name: int(manifest[name].sum()) for name in ("length", "windows", "open_windows", "frames", "ambiguous")}
     return dg.Output(
-        manifest,
+        None if stored else manifest,
         metadata={
             "provenance": dg.MetadataValue.json(batch_provenance(store, batch)),
             "sequences": len(manifest["ids"]),
             "bases": counts.pop("length"),
             **counts,
             "shards": len(manifest["shards"]),
+            "reused": stored is not None,
             "sequences_without_open_frame": int((manifest["frames"] == 0).sum()),
         },
     )

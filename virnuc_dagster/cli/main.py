@@ -16,18 +16,18 @@ from virnuc_dagster.cli.signals import Interrupted
 from virnuc_dagster.cli.up import up
 from virnuc_dagster.errors import VirnucError
 
+_EXAMPLES = """\b
+Examples:
+  virnuc predict contigs.fasta --output results
+  virnuc up                      # the web UI on what was computed
+  virnuc doctor                  # what this machine can do
+"""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_EXAMPLES)
 @click.version_option(__version__, prog_name="virnuc")
 def virnuc() -> None:
-    r"""Find the viral sequences in a batch (VirNucPro on Dagster).
-
-    \b
-    Examples:
-      virnuc predict contigs.fasta --output results
-      virnuc up                      # the web UI on what was computed
-      virnuc doctor                  # what this machine can do
-    """
+    """Find the viral sequences in a batch (VirNucPro on Dagster)."""
 
 
 for command in (predict, up, doctor):

@@ -153,19 +153,14 @@ class _Call:
         from virnuc_dagster.definitions import build_definitions
         from virnuc_dagster.instance import open_instance
         from virnuc_dagster.io_manager import CheckpointIOManager
-        from virnuc_dagster.runs import Runner, find_cause
+        from virnuc_dagster.runs import Runner
 
         io_manager = CheckpointIOManager(root=str(self.settings.store), validation=self.level)
         definitions = build_definitions(
             settings=self.settings, resources={"progress": progress, "checkpoints": io_manager}
         )
         with open_instance(self.settings) as instance:
-            try:
-                return Runner(definitions, instance, self.store, progress.note).run_batch(batch)
-            except Exception as error:
-                if cause := find_cause(error):
-                    raise cause from error
-                raise
+            return Runner(definitions, instance, self.store, progress.note).run_batch(batch)
 
     @contextmanager
     def _readable(self, source: str, name: str) -> Iterator[tuple[Path, str]]:

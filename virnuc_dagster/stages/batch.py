@@ -76,6 +76,20 @@ def batch_provenance(store: CheckpointStore, batch: str) -> dict[str, Any]:
     return {"method_version": METHOD_VERSION, **record.provenance}
 
 
+def current_manifest(store: CheckpointStore, batch: str) -> Payload | None:
+    """The stored manifest, if it is the wanted one and every shard it names has its frames; else None.
+
+    Raises:
+        CheckpointError: The manifest or a shard's frames are damaged.
+    """
+    wanted = batch_provenance(store, batch)
+    if not _is_current(store, batch_checkpoint(BATCH, batch), wanted):
+        return None
+    manifest = store.load(batch_checkpoint(BATCH, batch))
+    keys = (shard_checkpoint(FRAMES, shard) for shard in manifest["shards"])
+    return manifest if all(_is_current(store, key, wanted) for key in keys) else None
+
+
 def build_batch(store: CheckpointStore, batch: str, progress: Progress, writer: Mapping[str, str]) -> Payload:
     """Cut a batch into frames, commit them shard by shard, and account for every input sequence.
 
