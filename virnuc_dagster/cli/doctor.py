@@ -16,7 +16,7 @@ from virnuc_dagster.cli.options import home_option
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.settings import Settings
 
-_PACKAGES = ("dagster", "dagster-webserver", "torch", "transformers", "tokenizers", "dnaio", "numpy")
+_PACKAGES = ("dagster", "dagster-webserver", "torch", "transformers", "tokenizers", "zstandard", "numpy")
 _FREE_BYTES_MIN = 1_000_000_000
 
 

@@ -71,3 +71,7 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
 def run() -> None:
     """Entry point of the `virnuc` script."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,162 @@
+"""From a file or a stream to plain text in blocks: opening, decompressing, line ends.
+
+Compression is told by magic bytes, never by the name. One loop serves all four formats, because each of their
+decompressors says whether its data came to an end; that is how a truncated file is refused, which zstandard's and
+bzip2's own readers let pass in part. What the text means belongs to `reader`.
+"""
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import zstandard
+
+from virnuc_dagster.errors import InputError
+
+BLOCK_SIZE = 1 << 16
+_LARGEST_ZSTD_WINDOW = 1 << 31  # what `zstd --long=31` writes; the library's own limit is 128 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class _Compression:
+    name: str
+    magic: tuple[bytes, ...]
+    decompressor: Callable[[], Any]
+    test: str
+
+
+_COMPRESSIONS = (
+    _Compression("gzip", (b"\x1f\x8b",), lambda: zlib.decompressobj(wbits=31), "gzip -t"),
+    _Compression("bzip2", (b"BZh",), bz2.BZ2Decompressor, "bzip2 -t"),
+    _Compression("xz", (b"\xfd7zXZ\x00",), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), "xz -t"),
+    _Compression(
+        "zstd",
+        # The second kind, a skippable frame, is how files of pzstd begin.
+        (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + k]) + b"\x2a\x4d\x18" for k in range(16))),
+        lambda: zstandard.ZstdDecompressor(max_window_size=_LARGEST_ZSTD_WINDOW).decompressobj(),
+        "zstd -t",
+    ),
+)
+_DAMAGE = (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError)
+
+
+def text_blocks(source: Path | BinaryIO, *, name: str) -> Iterator[bytes]:
+    """Read a file or stream as plain text.
+
+    Args:
+        source: A file, or a binary stream, which need not be seekable and is left open.
+        name: What error messages call the input.
+
+    Yields:
+        Blocks of text whose line ends are all LF. A block but the last does not end with LF, so that a line end is
+        never apart from what follows it.
+
+    Raises:
+        InputError: The file cannot be opened or read, or its compressed data are damaged or incomplete.
+    """
+    with _opened(source, name) as stream:
+        yield from _unix_lines(_joined(_decompressed(_raw_blocks(stream, name), name)))
+
+
+def _opened(source: Path | BinaryIO, name: str) -> AbstractContextManager[BinaryIO]:
+    if not isinstance(source, Path):
+        return nullcontext(source)
+    try:
+        return source.open("rb")
+    except FileNotFoundError:
+        problem, hint = "no such file", "check the path"
+    except IsADirectoryError:
+        problem, hint = "is a directory", "give the sequence files in it, e.g. with a wildcard: DIR/*.fasta.gz"
+    except PermissionError:
+        problem, hint = "you are not allowed to read it", "ask its owner, or `chmod u+r` it if it is yours"
+    except OSError as error:
+        problem, hint = f"cannot be opened ({error.strerror})", "check the path and the disk"
+    raise InputError(f"{name}: {problem}", hint=hint, path=name)
+
+
+def _raw_blocks(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    """Read blocks of a fixed size (the last may be shorter), however little a pipe gives at a time."""
+    while True:
+        block = b""
+        while len(block) < BLOCK_SIZE:
+            try:
+                piece = stream.read(BLOCK_SIZE - len(block))
+            except OSError as error:
+                raise InputError(
+                    f"{name}: reading failed ({error.strerror or error})",
+                    hint="check the disk or the network share, then start again",
+                    path=name,
+                ) from error
+            if not piece:
+                break
+            block += piece
+        if not block:
+            return
+        yield block
+
+
+def _decompressed(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """Undo the compression the first bytes tell of; plain data pass through."""
+    block = next(blocks, b"")
+    compression = next((c for c in _COMPRESSIONS if block.startswith(c.magic)), None)
+    if compression is None:
+        yield block
+        yield from blocks
+        return
+    hint = f"test it with `{compression.test}`, then copy, download or compress it again"
+    decompressor = compression.decompressor()
+    while block:
+        try:
+            if decompressor.eof:  # one more member: several compressed files joined, bgzip, pzstd
+                decompressor = compression.decompressor()
+            text = decompressor.decompress(block)
+        except _DAMAGE as error:
+            raise InputError(f"{name}: damaged {compression.name} data ({error})", hint=hint, path=name) from error
+        yield text
+        block = decompressor.unused_data if decompressor.eof else b""
+        block = block or next(blocks, b"")
+        if decompressor.eof:
+            block = _without_padding(block, blocks)
+    if not decompressor.eof:
+        raise InputError(f"{name}: the {compression.name} data end too early: truncated", hint=hint, path=name)
+
+
+def _without_padding(block: bytes, blocks: Iterator[bytes]) -> bytes:
+    """Skip the NUL bytes that may follow a member (tapes, xz padding)."""
+    while block and not (block := block.lstrip(b"\0")):
+        block = next(blocks, b"")
+    return block
+
+
+def _joined(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Join small blocks, so that the cost of a block and the look at the first one need not care."""
+    pieces: list[bytes] = []
+    size = 0
+    for block in blocks:
+        pieces.append(block)
+        size += len(block)
+        if size >= BLOCK_SIZE:
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    yield b"".join(pieces)
+
+
+def _unix_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Turn CRLF and CR (old Mac) into LF, holding line ends back until what follows them is known."""
+    held = b""
+    for block in blocks:
+        block = held + block
+        text = block.rstrip(b"\r\n")
+        held = block[len(text) :]
+        if text:
+            yield _with_lf(text)
+    yield _with_lf(held)
+
+
+def _with_lf(text: bytes) -> bytes:
+    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text
