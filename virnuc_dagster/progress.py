@@ -1,6 +1,8 @@
 """What long work tells whoever waits for it. The command line draws bars from it; Dagster runs log to their own log."""
 
-from virnuc_dagster.errors import VirnucError
+from collections.abc import Sequence
+
+from virnuc_dagster.checkpoints import Difference
 
 
 class Progress:
@@ -19,8 +21,11 @@ class Progress:
     def shard_done(self, stage: str, shard: str, rows: int, *, reused: bool) -> None:
         """A shard of `rows` frames is committed; `reused` if it already was and nothing was computed."""
 
-    def shard_failed(self, stage: str, shard: str, error: Exception | VirnucError) -> None:
+    def shard_failed(self, stage: str, shard: str, error: Exception) -> None:
         """A shard failed; the others go on."""
 
+    def shard_stale(self, stage: str, shard: str, changed: Sequence[Difference]) -> None:
+        """A shard's stored result is not the wanted one and is computed again; `changed` says why."""
+
     def note(self, text: str) -> None:
-        """Something worth knowing, such as why a stored result was not reused."""
+        """Something worth knowing."""

@@ -1,12 +1,10 @@
 """What a run computes with: bundle, device, precision. Set per run, in the launchpad or by the command line."""
 
-from typing import cast
-
 import dagster as dg
 from pydantic import Field
 
 from virnuc_dagster.checkpoints import Level
-from virnuc_dagster.embedding.device import PRECISIONS, Precision
+from virnuc_dagster.embedding.device import PRECISIONS
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.models.bundle import Bundle, open_bundle
 from virnuc_dagster.stages.shards import ComputeOptions
@@ -37,4 +35,4 @@ class Compute(dg.ConfigurableResource):
             import torch
 
             torch.set_num_threads(self.threads)
-        return ComputeOptions(self.device, cast(Precision, self.precision), self.token_budget, level)
+        return ComputeOptions(self.device, self.precision, self.token_budget, level)

@@ -77,8 +77,9 @@ class Runner:
         return done
 
     def _run_shards(self, tags: dict[str, str], done: BatchRun) -> None:
-        """One run for all stages. If shards fail in it, each stage gets a run of its own: failed shards are tried once
-        more, and what is downstream of the good ones is computed all the same.
+        """One run for all stages; if shards fail in it, a run for each stage.
+
+        So failed shards are tried once more, and what is downstream of the good ones is computed all the same.
         """
         self._wait_for_slot()
         try:

@@ -19,6 +19,8 @@ from virnuc_dagster.checkpoints import (
     NoSpaceError,
     StorageError,
     files,
+)
+from virnuc_dagster.checkpoints import (
     store as store_module,
 )
 
@@ -197,7 +199,7 @@ def test_truncation_is_found_without_loading(tmp_path, keep):
     path = tmp_path / "esm2_embeddings/demo-1" / record.file
     path.write_bytes(path.read_bytes()[:keep])
 
-    with pytest.raises(CheckpointDamagedError, match="0 bytes|size differs") as caught:
+    with pytest.raises(CheckpointDamagedError, match=r"0 bytes|size differs") as caught:
         store.record(KEY)
 
     assert caught.value.exit_code == 3
@@ -298,7 +300,8 @@ def test_concurrent_writers_and_a_reader_see_only_whole_generations(tmp_path):
         try:
             data = store.load(KEY)["data"]
         except CheckpointDamagedError as error:  # two commits between record and data, twice in a row
-            assert "missing" in error.reason
+            if "missing" not in error.reason:
+                raise
             continue
         assert any(torch.equal(data, payload(seed)["data"]) for seed in range(3))
         reads += 1

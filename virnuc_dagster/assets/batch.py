@@ -24,7 +24,7 @@ def sequence_batch(
     batch = context.partition_key
     store = checkpoints.store
     stored = current_manifest(store, batch)
-    manifest = stored or build_batch(store, batch, progress, writer(context.run_id))
+    manifest = stored or build_batch(store, batch, progress, writer(context.run.run_id))
     # One call, in order: a batch's shards must be one contiguous range of partitions.
     context.instance.add_dynamic_partitions(str(shards.name), manifest["shards"])
     counts = {name: int(manifest[name].sum()) for name in ("length", "windows", "open_windows", "frames", "ambiguous")}

@@ -38,19 +38,21 @@ def run_shards(
     Raises:
         ShardsFailedError: Some shards failed; all others are committed.
     """
-    context.instance.add_run_tags(context.run_id, process_tags())
+    context.instance.add_run_tags(context.run.run_id, process_tags())
     keys = list(context.partition_keys)
     progress.start(stage.name, len(keys), _count_frames(store, keys))
     failed: dict[str, Exception] = {}
     for key in keys:
         began = time.monotonic()
         try:
-            ensured = ensure_shard(stage, key, store, progress, writer(context.run_id), context.log.info)
+            ensured = ensure_shard(stage, key, store, progress, writer(context.run.run_id))
         except Exception as error:  # any failure of one shard must leave the others their chance
             failed[key] = error
             progress.shard_failed(stage.name, key, error)
             context.log.error(f"{stage.name} of {key} failed: {error}", exc_info=not isinstance(error, VirnucError))
             continue
+        if ensured.changed:
+            context.log.info(f"{key} was computed again: {'; '.join(map(str, ensured.changed))}")
         metadata = _metadata(ensured, time.monotonic() - began) | facts
         if len(keys) > 1 and not ensured.reused:
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)

@@ -1,12 +1,13 @@
 """What a person sees while work goes on: bars on a terminal, one line a stage elsewhere, all on stderr."""
 
 import time
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from virnuc_dagster.checkpoints import Difference
 from virnuc_dagster.progress import Progress as ProgressBase
 
 _TITLES = {
@@ -51,7 +52,8 @@ class ConsoleProgress(ProgressBase):
             disable=quiet or not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._began: Counter[str] = Counter()
+        self._began: dict[str, float] = {}
+        self._told: set[tuple[str, ...]] = set()
 
     def __enter__(self) -> "ConsoleProgress":
         self._bars.start()
@@ -63,7 +65,7 @@ class ConsoleProgress(ProgressBase):
     def start(self, stage: str, shards: int, total: int) -> None:
         """Add a bar for the stage."""
         self.stages[stage] = StageCount()
-        self._began[stage] = time.monotonic()  # type: ignore[assignment]
+        self._began[stage] = time.monotonic()
         self._tasks[stage] = self._bars.add_task(
             _TITLES.get(stage, stage), total=total, unit=_UNITS.get(stage, "frames"), rate=""
         )
@@ -92,6 +94,13 @@ class ConsoleProgress(ProgressBase):
         """Say which shard failed and why, at once."""
         self.stages[stage].failed_shards.append(shard)
         self.note(f"{stage} of {shard} failed: {getattr(error, 'message', error)}")
+
+    def shard_stale(self, stage: str, shard: str, changed: Sequence[Difference]) -> None:
+        """Say why stored results are computed again: once a stage and set of fields, not once a shard."""
+        why = (stage, *(difference.field for difference in changed))
+        if why not in self._told:
+            self._told.add(why)
+            self.note(f"{stage}: stored results are computed again ({'; '.join(map(str, changed))})")
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""

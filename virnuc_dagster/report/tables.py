@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from virnuc_dagster.classify.consensus import FrameScore, SequenceScore, Verdict
+from virnuc_dagster.classify.consensus import FrameScore, SequenceScore, Verdict, WindowScore
 
 SEQUENCE_COLUMNS = ("sequence_id", "length", "windows", "scored_windows", "fallback_windows", "score", "verdict")
 WINDOW_COLUMNS = (
@@ -42,6 +42,13 @@ def sequences_tsv(sequences: Iterable[SequenceScore]) -> bytes:
     )
 
 
+def _source(sequence: SequenceScore, window: WindowScore) -> str:
+    """Where a window's score comes from: `frame`, `none`, or `missing` while the sequence is incomplete."""
+    if window.is_virus is not None:
+        return "frame"
+    return "missing" if sequence.verdict is Verdict.INCOMPLETE else "none"
+
+
 def windows_tsv(sequences: Iterable[SequenceScore]) -> bytes:
     """A row a window, in input order; `start` counts from 0, `end` is one past the last base."""
     return _table(
@@ -49,7 +56,7 @@ def windows_tsv(sequences: Iterable[SequenceScore]) -> bytes:
         (
             (
                 s.id, w.id, w.start, w.end, w.frames, number(w.others), number(w.virus),
-                MISSING if w.is_virus is None else w.is_virus, "none" if w.is_virus is None else "frame",
+                MISSING if w.is_virus is None else w.is_virus, _source(s, w),
             )
             for s in sequences
             for w in s.windows
@@ -61,11 +68,7 @@ def prediction_results(frames: Iterable[FrameScore]) -> bytes:
     """The original's table: a row a scored frame, in input order."""
     return _table(
         ("Sequence_ID", "Prediction", "score1", "score2"),
-        (
-            (f.id, "virus" if f.is_virus else "others", number(f.others), number(f.virus))
-            for f in frames
-            if f.virus is not None
-        ),
+        ((f.id, "virus" if f.is_virus else "others", number(f.others), number(f.virus)) for f in frames),
     )
 
 

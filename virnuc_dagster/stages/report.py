@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,13 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
     shards = _current_shards(store, stage, manifest)
     frames = list(_frames(store, manifest, shards))
     sequences = list(_sequences(manifest, frames, stage))
-    scored = sum(frame.virus is not None for frame in frames)
-    summary = tables.summary(batch, sequences, len(frames), scored)
+    scored = [frame for frame in frames if frame is not None]
+    summary = tables.summary(batch, sequences, len(frames), len(scored))
     facts = _facts(store, batch, stage, manifest)
     files = {
         paths.SEQUENCES: tables.sequences_tsv(sequences),
         paths.WINDOWS: tables.windows_tsv(sequences),
-        paths.FRAMES_ORIGINAL: tables.prediction_results(frames),
+        paths.FRAMES_ORIGINAL: tables.prediction_results(scored),
         paths.WINDOWS_ORIGINAL: tables.highest_score(sequences),
         paths.VIRAL_FASTA: tables.viral_fasta(sequences, source["description"], source["sequence"]),
         paths.SUMMARY: _json(summary),
@@ -79,33 +80,36 @@ def _current_shards(store: CheckpointStore, stage: PredictionStage, manifest: Pa
     return current
 
 
-def _frames(store: CheckpointStore, manifest: Payload, shards: dict[str, bool]) -> Iterator[FrameScore]:
-    """Every frame of the batch in input order; without scores where its shard has no current result."""
+def _frames(store: CheckpointStore, manifest: Payload, shards: dict[str, bool]) -> Iterator[FrameScore | None]:
+    """Every frame of the batch in input order; None for each frame whose shard has no current result."""
     for shard, rows in zip(manifest["shards"], manifest["shard_rows"], strict=True):
-        stage = PREDICTIONS if shards[shard] else FRAMES
-        payload = store.load(shard_checkpoint(stage, shard))
+        if not shards[shard]:
+            yield from repeat(None, rows)
+            continue
+        payload = store.load(shard_checkpoint(PREDICTIONS, shard))
         if len(payload["ids"]) != rows:
-            raise AssertionError(f"{shard}: the manifest counts {rows} frames, {stage} holds {len(payload['ids'])}")
-        scores = payload["data"].tolist() if shards[shard] else [(None, None)] * rows
-        for frame, (others, virus) in zip(payload["ids"], scores, strict=True):
+            raise AssertionError(f"{shard}: {rows} frames in the manifest, {len(payload['ids'])} predictions")
+        for frame, (others, virus) in zip(payload["ids"], payload["data"].tolist(), strict=True):
             yield FrameScore(frame, others, virus)
 
 
-def _sequences(manifest: Payload, frames: list[FrameScore], stage: PredictionStage) -> Iterator[SequenceScore]:
+def _sequences(manifest: Payload, frames: list[FrameScore | None], stage: PredictionStage) -> Iterator[SequenceScore]:
     thresholds = stage.bundle.spec.thresholds
     position = 0
     counts = zip(manifest["ids"], manifest["length"].tolist(), manifest["frames"].tolist(), strict=True)
     for sequence_id, length, count in counts:
-        mine = frames[position : position + count]
+        mine = [frame for frame in frames[position : position + count] if frame is not None]
         position += count
+        complete = len(mine) == count
         spans = window_spans(length, manifest["window_length"]).tolist()
         yield score_sequence(
             sequence_id,
             length,
-            score_windows(sequence_id, spans, mine),
+            # A window could hold a missing frame: while one is missing, no window of the sequence is scored.
+            score_windows(sequence_id, spans, mine if complete else []),
             viral=thresholds.viral,
             non_viral=thresholds.non_viral,
-            complete=all(frame.virus is not None for frame in mine),
+            complete=complete,
         )
     if position != len(frames):
         raise AssertionError(f"{len(frames)} frames, {position} of them belong to a sequence")

@@ -5,7 +5,7 @@ shard. `ensure_shard` puts the two together: a stored result with the wanted pro
 and committed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,6 +14,7 @@ from virnuc_dagster.checkpoints import (
     CheckpointMissingError,
     CheckpointStore,
     CommitRecord,
+    Difference,
     Level,
     Payload,
     differences,
@@ -196,10 +197,17 @@ class PredictionStage:
 
 @dataclass(frozen=True)
 class Ensured:
-    """A shard that is now committed: its record, and whether it already was."""
+    """A shard that is now committed.
+
+    Attributes:
+        record: Its record.
+        reused: Whether it already was the wanted one.
+        changed: Why a stored result was not.
+    """
 
     record: CommitRecord
     reused: bool
+    changed: tuple[Difference, ...] = ()
 
 
 def ensure_shard(
@@ -208,7 +216,6 @@ def ensure_shard(
     store: CheckpointStore,
     progress: Progress,
     writer: Mapping[str, str],
-    note: Callable[[str], None],
 ) -> Ensured:
     """Reuse a shard whose stored provenance is the wanted one; otherwise compute and commit it.
 
@@ -216,21 +223,21 @@ def ensure_shard(
         stage: What to compute.
         shard: Shard key.
         store: Where results are kept.
-        progress: Told of every frame and of the finished shard.
+        progress: Told of every frame, of the finished shard, and why a stored result was not the wanted one.
         writer: Who writes, for the record.
-        note: Told every field in which a stored result differs from the wanted one.
 
     Raises:
         VirnucError: Inputs missing, stale or damaged; memory or disk full. Whatever was stored stays.
     """
     wanted = stage.wanted(shard)
     stored = store.record(shard_checkpoint(stage.name, shard))
+    changed: list[Difference] = []
     if stored is not None:
         changed = differences(stored.provenance, wanted)
         if not changed:
             progress.shard_done(stage.name, shard, stored.rows, reused=True)
-            return Ensured(stored, reused=True)
-        note(f"{stage.name} of {shard} is computed again: {'; '.join(map(str, changed))}")
+            return Ensured(stored, True)
+        progress.shard_stale(stage.name, shard, changed)
     record = store.save(shard_checkpoint(stage.name, shard), stage.compute(shard, progress), wanted, writer)
     progress.shard_done(stage.name, shard, record.rows, reused=False)
-    return Ensured(record, reused=False)
+    return Ensured(record, False, tuple(changed))

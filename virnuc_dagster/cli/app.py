@@ -50,10 +50,7 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
         error.show(stderr)
         return error.exit_code
     except Interrupted as error:
-        print(
-            f"interrupted ({error.name}); everything committed so far is kept: run the same command to go on",
-            file=stderr,
-        )
+        print(f"interrupted by {error.name}; finished shards are kept: run the same command to go on", file=stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
         return 130
@@ -71,7 +68,3 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
 def run() -> None:
     """Entry point of the `virnuc` script."""
     sys.exit(main())
-
-
-if __name__ == "__main__":
-    run()

@@ -1,0 +1,60 @@
+"""Frame -> window -> sequence, against rules written down once more by hand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virnuc_dagster.classify.consensus import FrameScore, Verdict, WindowScore, score_sequence, score_windows
+
+
+def window(others, virus, number=1):
+    return WindowScore(f"s_chunk_{number}", 0, 500, int(virus is not None), others, virus)
+
+
+def test_an_exact_tie_is_others_for_a_frame_and_virus_for_a_window():
+    assert not FrameScore("s_chunk_1F1", 0.5, 0.5).is_virus
+    assert window(0.5, 0.5).is_virus
+    assert window(0.5, 0.5).score == 0.5
+
+
+def test_a_window_takes_the_best_of_each_score_over_its_frames():
+    frames = [FrameScore("s_chunk_2F1", 0.9, 0.1), FrameScore("s_chunk_2R3", 0.2, 0.8)]
+
+    first, second = score_windows("s", [(0, 500), (500, 1000)], frames)
+
+    assert (first.frames, first.is_virus, first.score) == (0, None, None)
+    assert (second.frames, second.others, second.virus, second.is_virus) == (2, 0.9, 0.8, False)
+
+
+@pytest.mark.parametrize("frame", ["t_chunk_1F1", "s_chunk_3F1", "s_chunk_11F1"])
+def test_a_frame_that_belongs_nowhere_is_an_error(frame):
+    with pytest.raises(AssertionError, match=frame):
+        list(score_windows("s", [(0, 500), (500, 600)], [FrameScore(frame, 0.5, 0.5)]))
+
+
+@pytest.mark.parametrize(
+    ("length", "windows", "complete", "verdict"),
+    [
+        (0, [], True, Verdict.TOO_SHORT),
+        (2, [], True, Verdict.TOO_SHORT),
+        (600, [window(None, None)], True, Verdict.NO_OPEN_FRAME),
+        (600, [window(0.3, 0.7)], True, Verdict.VIRAL),
+        (600, [window(0.7, 0.3)], True, Verdict.NON_VIRAL),
+        (600, [window(0.5, 0.5)], True, Verdict.UNCERTAIN),
+        (600, [window(0.3, 0.7)], False, Verdict.INCOMPLETE),
+    ],
+)
+def test_the_first_verdict_that_fits(length, windows, complete, verdict):
+    result = score_sequence("s", length, windows, viral=0.7, non_viral=0.3, complete=complete)
+    assert result.verdict is verdict
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=30))
+def test_the_score_is_the_mean_over_scored_windows(virus):
+    windows = [window(None if v is None else 1 - v, v, n) for n, v in enumerate(virus)]
+    scored = [v for v in virus if v is not None]
+
+    result = score_sequence("s", 9_999, windows, viral=0.7, non_viral=0.3)
+
+    assert result.scored_windows == len(scored)
+    assert result.score == (pytest.approx(sum(scored) / len(scored)) if scored else None)

@@ -1,0 +1,61 @@
+"""Names of devices and precisions, on a machine with and without GPUs."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from virnuc_dagster.embedding.device import resolve_device, torch_dtype
+from virnuc_dagster.errors import SettingsError
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def pretend(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "device"),
+    [
+        ("cpu", 2, "cpu"),
+        ("auto", 0, "cpu"),
+        ("auto", 2, "cuda:0"),
+        ("cuda", 2, "cuda:0"),
+        ("cuda:1", 2, "cuda:1"),
+    ],
+)
+def test_a_device_that_is_there(gpus, name, count, device):
+    gpus(count)
+
+    assert resolve_device(name) == torch.device(device)
+
+
+@pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:2", 2)])
+def test_a_device_that_is_not_there(gpus, name, count):
+    gpus(count)
+
+    with pytest.raises(SettingsError, match=f"shows {count} CUDA"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "CPU", ""])
+def test_an_unknown_name(name):
+    with pytest.raises(SettingsError, match="unknown device"):
+        resolve_device(name)
+
+
+def test_precisions():
+    assert torch_dtype("bfloat16") is torch.bfloat16
+    with pytest.raises(SettingsError, match="unknown precision 'int8'"):
+        torch_dtype("int8")
+
+
+def test_importing_it_does_not_import_torch():
+    code = "import sys, virnuc_dagster.embedding.device, virnuc_dagster.models.bundle; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

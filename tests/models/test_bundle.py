@@ -1,0 +1,253 @@
+"""Bundles: what opens, what loads, and that nothing damaged, foreign or dangerous does either."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save, save_file
+
+from virnuc_dagster.classify.head import predict
+from virnuc_dagster.embedding.runner import embed
+from virnuc_dagster.errors import BundleError, SettingsError
+from virnuc_dagster.models.bundle import Bundle, list_bundles, open_bundle
+
+CPU = torch.device("cpu")
+WEIGHTS = ["dnabert_s.safetensors", "esm2.safetensors", "head.safetensors"]
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """A writable copy of the packaged bundle."""
+    return Path(shutil.copytree(open_bundle("mini").folder, tmp_path / "copy"))
+
+
+def edit(folder: Path, change: Callable[[dict], None]) -> Path:
+    """Change `bundle.json` in place."""
+    spec = json.loads((folder / "bundle.json").read_text())
+    change(spec)
+    (folder / "bundle.json").write_text(json.dumps(spec))
+    return folder
+
+
+def edit_weights(folder: Path, part: str, change: Callable[[dict[str, torch.Tensor]], None]) -> Bundle:
+    """Change the tensors of a part and record the new digest, as a wrongly made bundle would."""
+    path = folder / f"{part}.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return open_bundle(str(edit(folder, lambda spec: spec[part]["weights"].update(sha256=digest))))
+
+
+def load_all(bundle: Bundle) -> None:
+    bundle.load_dnabert_s(CPU)
+    bundle.load_esm2(CPU)
+    bundle.load_head(CPU)
+
+
+def test_the_packaged_bundle_scores_a_frame():
+    bundle = open_bundle("mini")
+    golden = bundle.spec.golden
+    dna = embed(bundle.load_dnabert_s(CPU), ["f"], [golden.nucleotide], token_budget=99)
+    protein = embed(bundle.load_esm2(CPU), ["f"], [golden.protein], token_budget=99)
+
+    scores = predict(bundle.load_head(CPU), dna, protein)
+
+    assert scores[0].tolist() == pytest.approx(golden.score, abs=1e-4)
+    assert dna.shape[1] + protein.shape[1] == bundle.spec.head.features
+
+
+def test_the_packaged_bundle_is_intact_small_and_says_what_it_is():
+    bundle = open_bundle("mini")
+
+    bundle.verify()
+
+    assert "mini" in list_bundles()
+    assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 3_000_000
+    assert "not for science" in bundle.spec.description
+    assert bundle.spec.training["val"]["by_category"]
+
+
+def test_codons_of_mini_skip_odd_last_bases_and_mark_ambiguous_ones():
+    tokens = open_bundle("mini").load_dnabert_s(CPU).tokenize(["AAATTTC", "AAANNNC"])
+
+    assert tokens == [[1, 5, 68, 2], [1, 5, 0, 2]]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_passes_the_golden_check_and_gives_float32(precision):
+    bundle = open_bundle("mini")
+
+    pooled = [
+        embed(bundle.load_dnabert_s(CPU, precision), ["f"], [bundle.spec.golden.nucleotide], token_budget=99),
+        embed(bundle.load_esm2(CPU, precision), ["f"], [bundle.spec.golden.protein], token_budget=99),
+    ]
+
+    assert [p.dtype for p in pooled] == [torch.float32, torch.float32]
+    assert pooled[0][0].tolist() != list(bundle.spec.golden.dnabert_s)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(SettingsError, match="int8"):
+        open_bundle("mini").load_esm2(CPU, "int8")
+
+
+def test_a_folder_opens_by_its_path(copy):
+    assert open_bundle(str(copy)).spec == open_bundle("mini").spec
+
+
+@pytest.mark.parametrize("name", ["huge", "../mini", "", "no/such/folder", "a\0b"])
+def test_an_unknown_bundle_lists_the_known_ones(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(BundleError, match="no bundle") as caught:
+        open_bundle(name)
+
+    assert "mini" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update(version="2.0"), "newer than this program reads"),
+        (lambda s: s.update(format="other"), "format"),
+        (lambda s: s.pop("thresholds"), "thresholds: Field required"),
+        (lambda s: s["thresholds"].update(viral=0.1, non_viral=0.9), "non_viral must be below viral"),
+        (lambda s: s["head"].update(features=7), "the head takes 7 features"),
+        (lambda s: s["esm2"]["weights"].update(sha256="abc"), "esm2.weights.sha256"),
+        (lambda s: s["golden"]["esm2"].pop(), "golden vectors"),
+    ],
+)
+def test_a_wrong_description_is_refused_with_the_reason(copy, change, message):
+    with pytest.raises(BundleError, match=message):
+        open_bundle(str(edit(copy, change)))
+
+
+def test_a_newer_minor_version_may_say_more(copy):
+    edit(copy, lambda s: s.update(version="1.9", fallback={"kind": "kmer"}))
+
+    assert open_bundle(str(copy)).spec.version == "1.9"
+
+
+def test_a_description_that_is_no_json_is_refused(copy):
+    (copy / "bundle.json").write_bytes(b"{\xff")
+
+    with pytest.raises(BundleError, match="not a usable bundle description"):
+        open_bundle(str(copy))
+
+
+@pytest.mark.parametrize("file", ["../esm2.safetensors", "/etc/passwd", "a/../../b", "", "a\\b", ".hidden"])
+def test_a_file_name_cannot_leave_the_folder(copy, file):
+    with pytest.raises(BundleError, match=r"esm2\.weights\.file"):
+        open_bundle(str(edit(copy, lambda s: s["esm2"]["weights"].update(file=file))))
+
+
+def test_a_link_cannot_leave_the_folder(copy, tmp_path):
+    (copy / "esm2.safetensors").rename(tmp_path / "outside")
+    (copy / "esm2.safetensors").symlink_to(tmp_path / "outside")
+
+    with pytest.raises(BundleError, match=r"esm2\.safetensors leads out"):
+        open_bundle(str(copy))
+
+
+def test_verify_names_every_damaged_or_missing_file(copy):
+    with (copy / "head.safetensors").open("ab") as file:
+        file.write(b"\0")
+    (copy / "tokenizer.json").unlink()
+
+    with pytest.raises(BundleError) as caught:
+        open_bundle(str(copy)).verify()
+
+    assert caught.value.fields["files"] == ["head.safetensors", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("file", [*WEIGHTS, "tokenizer.json"])
+def test_one_flipped_bit_prevents_loading(copy, file):
+    content = bytearray((copy / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / file).write_bytes(content)
+
+    with pytest.raises(BundleError, match=f"{file} has sha256"):
+        load_all(open_bundle(str(copy)))
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("dnabert_s", "encoder.layer.0.mlp.wo.weight"),
+        ("esm2", "encoder.layer.0.attention.self.key.bias"),
+        ("head", "bn1.running_var"),
+    ],
+)
+def test_missing_foreign_and_misshapen_weights_are_named(copy, part, name):
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["stranger"] = tensors.pop(name)
+
+    with pytest.raises(BundleError, match=name) as caught:
+        load_all(edit_weights(copy, part, rename))
+
+    assert "stranger" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("dnabert_s", "encoder.layer.0.mlp.wo.weight"),
+        ("esm2", "encoder.layer.0.attention.self.query.weight"),
+        ("head", "output_layer.weight"),
+    ],
+)
+def test_silently_wrong_weights_fail_the_golden_check(copy, part, name):
+    bundle = edit_weights(copy, part, lambda tensors: tensors.update({name: tensors[name].flip(0).contiguous()}))
+
+    with pytest.raises(BundleError, match="golden frame is off"):
+        load_all(bundle)
+
+
+@pytest.mark.parametrize("part", ["dnabert_s", "esm2"])
+def test_a_wrong_configuration_fails_the_golden_check(copy, part):
+    edit(copy, lambda s: s[part]["config"].update(num_attention_heads=2))
+
+    with pytest.raises(BundleError, match="golden frame is off"):
+        load_all(open_bundle(str(copy)))
+
+
+@pytest.mark.parametrize("part", ["dnabert_s", "esm2"])
+def test_a_configuration_of_another_architecture_is_refused(copy, part):
+    edit(copy, lambda s: s[part]["config"].update(hidden_act="relu"))
+
+    with pytest.raises(BundleError, match="hidden_act"):
+        load_all(open_bundle(str(copy)))
+
+
+def test_weights_that_are_no_safetensors_are_refused(copy):
+    content = save({"a": torch.zeros(3)})[:20]
+    (copy / "head.safetensors").write_bytes(content)
+    edit(copy, lambda s: s["head"]["weights"].update(sha256=hashlib.sha256(content).hexdigest()))
+
+    with pytest.raises(BundleError, match=r"head\.safetensors"):
+        open_bundle(str(copy)).load_head(CPU)
+
+
+def test_provenance_names_what_decides_the_numbers():
+    bundle = open_bundle("mini")
+    spec = bundle.spec
+
+    dna, protein, head = (bundle.provenance(stage, "bfloat16") for stage in ("dnabert_s", "esm2", "head"))
+
+    assert dna["tokenizer_sha256"] == spec.dnabert_s.tokenizer.sha256
+    assert (protein["weights_sha256"], protein["precision"]) == (spec.esm2.weights.sha256, "bfloat16")
+    assert head == {"head_sha256": spec.head.weights.sha256}
+
+
+@pytest.mark.parametrize("stage", ["dnabert_s", "esm2"])
+def test_provenance_changes_with_the_configuration(copy, stage):
+    before = open_bundle(str(copy)).provenance(stage)
+
+    edit(copy, lambda s: s[stage]["config"].update(layer_norm_eps=1e-3))
+
+    assert open_bundle(str(copy)).provenance(stage) != before

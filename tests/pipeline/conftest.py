@@ -1,0 +1,26 @@
+from collections.abc import Callable
+
+import pytest
+from pipeline_kit import Call, Home
+
+
+@pytest.fixture
+def make_home(tmp_path) -> Callable[[str], Home]:
+    def make(name: str) -> Home:
+        (tmp_path / name).mkdir()
+        return Home(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def home(make_home) -> Home:
+    return make_home("a")
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory) -> Call:
+    """The demo's results from one call that nothing disturbed, in a home of its own."""
+    call = Home(tmp_path_factory.mktemp("unbroken")).predict()
+    assert call.code == 0, call.err
+    return call

@@ -1,0 +1,80 @@
+"""A damaged or failing shard stops nobody else, is named, and is repaired by the next call."""
+
+import csv
+
+import torch
+from pipeline_kit import SHARDS
+
+from virnuc_dagster.checkpoints.format import serialise
+from virnuc_dagster.report import paths
+
+
+def flip_a_byte(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(bytes(data))
+
+
+def verdicts(call):
+    with (call.output / paths.SEQUENCES).open() as file:
+        return {row["sequence_id"]: row for row in csv.DictReader(file, delimiter="\t")}
+
+
+def test_a_damaged_shard_is_named_and_the_others_finish(home, unbroken):
+    home.predict()
+    for stage in ("dnabert_s_embeddings", "esm2_embeddings", "predictions"):
+        for path in (home.store / stage).rglob("*"):
+            if path.is_file():
+                path.unlink()
+    (damaged,) = (home.store / "frames").glob("*/*__0003.*.pt")
+    flip_a_byte(damaged)
+
+    broken = home.predict()
+
+    assert broken.code == 3
+    assert "__0003" in broken.err
+    assert "digest differs" in broken.err
+    assert "--force-resume" in broken.err
+    assert len(home.records("predictions")) == SHARDS - 1
+    rows, whole = verdicts(broken), verdicts(unbroken)
+    incomplete = {name for name, row in rows.items() if row["verdict"] == "incomplete"}
+    assert incomplete
+    assert {rows[name]["score"] for name in incomplete} == {"NA"}
+    assert {n: r for n, r in rows.items() if n not in incomplete} == {
+        n: r for n, r in whole.items() if n not in incomplete
+    }
+    assert b"This report is incomplete" in (broken.output / paths.HTML).read_bytes()
+
+    repaired = home.predict("--force-resume")
+
+    assert repaired.code == 0, repaired.err
+    assert repaired.run["computed_shards"]["predictions"] == 1
+    assert repaired.files() == unbroken.files()
+    assert len(list((home.store / ".quarantine").iterdir())) == 2
+
+
+def test_a_truncated_prediction_stops_with_3_and_is_repaired_on_request(home, unbroken):
+    home.predict()
+    (path,) = (home.store / "predictions").glob("*/*__0002.*.pt")
+    path.write_bytes(path.read_bytes()[:-1])
+
+    assert home.predict().code == 3
+    repaired = home.predict("--force-resume")
+
+    assert repaired.code == 0
+    assert repaired.files() == unbroken.files()
+
+
+def test_skipping_validation_hands_out_what_the_digest_would_refuse(home):
+    """The flag does what it says: a whole file of the right size with other numbers is not noticed."""
+    home.predict()
+    (path,) = (home.store / "predictions").glob("*/*__0001.*.pt")
+    payload = torch.load(path, weights_only=True)
+    path.write_bytes(serialise("predictions", payload | {"data": payload["data"].flip(1)}))
+
+    assert home.predict().code == 3
+    trusting = home.predict("--skip-checkpoint-validation")
+
+    assert trusting.code == 0
+    first = verdicts(trusting)["NC_001416.1"]
+    assert first["verdict"] != "incomplete"

@@ -1,0 +1,60 @@
+"""The directions of the house: the science does not know Dagster, checkpoints know nothing but errors."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "virnuc_dagster"
+SCIENCE = ("sequences", "embedding", "models", "classify", "checkpoints", "report")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("part", [*SCIENCE, "stages"])
+def test_dagster_is_not_imported(part):
+    for path in (PACKAGE / part).rglob("*.py"):
+        assert not {name for name in imports(path) if name.split(".")[0] == "dagster"}, path
+
+
+@pytest.mark.parametrize("part", SCIENCE)
+def test_science_imports_no_stage_and_no_asset(part):
+    outer = ("stages", "assets", "cli", "io_manager", "resources", "partitions", "runs", "instance", "definitions")
+    for path in (PACKAGE / part).rglob("*.py"):
+        forbidden = {f"virnuc_dagster.{name}" for name in outer}
+        assert not {n for n in imports(path) if ".".join(n.split(".")[:2]) in forbidden}, path
+
+
+def test_checkpoints_are_usable_alone():
+    for path in (PACKAGE / "checkpoints").rglob("*.py"):
+        ours = {n for n in imports(path) if n.startswith("virnuc_dagster")}
+        allowed = ("virnuc_dagster.checkpoints", "virnuc_dagster.errors")
+        assert all(name.startswith(allowed) for name in ours), path
+
+
+def test_no_remote_code_and_no_unsafe_pickle():
+    for path in [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "tools").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
+                assert (node.arg, node.value.value) not in {("trust_remote_code", True), ("weights_only", False)}, path
+        assert not imports(path) & {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}, path
+
+
+def test_definitions_load_without_torch_and_without_touching_the_disk(tmp_path):
+    code = "import sys, virnuc_dagster.definitions; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.stdout.split() == ["False", "False"], done.stderr
+    assert list(tmp_path.iterdir()) == []

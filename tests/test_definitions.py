@@ -1,0 +1,135 @@
+"""What Dagster sees: the code location, its instance files, and the IO manager."""
+
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import torch
+import yaml
+
+from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointMissingError
+from virnuc_dagster.definitions import build_definitions
+from virnuc_dagster.io_manager import CheckpointIOManager
+from virnuc_dagster.settings import Settings
+from virnuc_dagster.stages.keys import shard_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_assets_and_their_partitions(tmp_path):
+    definitions = build_definitions(settings=Settings.read(home=tmp_path))
+    graph = definitions.resolve_asset_graph()
+
+    partitions = {node.key.path[-1]: node.partitions_def.name for node in graph.asset_nodes}
+
+    assert partitions == {
+        "sequence_batch": "batches",
+        "dnabert_s_embeddings": "shards",
+        "esm2_embeddings": "shards",
+        "predictions": "shards",
+        "batch_report": "batches",
+    }
+    assert all(node.description for node in graph.asset_nodes)
+
+
+def test_dagster_validates_the_workspace():
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_root_instance_file_differs_only_in_where_things_lie():
+    root = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    home = yaml.safe_load(files("virnuc_dagster").joinpath("instance.yaml").read_text())
+
+    assert {name: root[name] for name in home} == home
+    assert root.keys() - home.keys() == {"storage", "local_artifact_storage", "compute_logs"}
+
+
+def embeddings(value: float) -> dict:
+    return {"ids": ["a", "b"], "data": torch.full((2, 3), value)}
+
+
+@pytest.fixture
+def manager(tmp_path):
+    return CheckpointIOManager(root=str(tmp_path))
+
+
+def materialize(manager, payload, keys):
+    """One run of an asset that hands `payload` to the IO manager for the partitions `keys`."""
+    partitions = dg.StaticPartitionsDefinition(["b-1__0001", "b-1__0002", "b-1__0003"])
+
+    @dg.asset(partitions_def=partitions, backfill_policy=dg.BackfillPolicy.single_run(), io_manager_key="io")
+    def esm2_embeddings():
+        return payload
+
+    return dg.materialize(
+        [esm2_embeddings],
+        resources={"io": manager},
+        tags={"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]},
+    )
+
+
+def load(manager, keys, metadata=None):
+    """What a downstream asset receives for the partitions `keys`."""
+    received = []
+    partitions = dg.StaticPartitionsDefinition(["b-1__0001", "b-1__0002", "b-1__0003"])
+    upstream = dg.AssetSpec("esm2_embeddings", partitions_def=partitions).with_io_manager_key("io")
+
+    @dg.asset(
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        ins={"esm2_embeddings": dg.AssetIn(metadata=metadata or {})},
+    )
+    def reader(esm2_embeddings) -> None:
+        received.append(esm2_embeddings)
+
+    dg.materialize(
+        [upstream, reader],
+        selection=["reader"],
+        resources={"io": manager},
+        tags={"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]},
+    )
+    return received[0]
+
+
+def test_a_payload_comes_back_as_one_partition_or_as_a_dict_by_key(manager):
+    materialize(manager, embeddings(1.0), ["b-1__0001"])
+    materialize(manager, embeddings(2.0), ["b-1__0002"])
+
+    one, both = load(manager, ["b-1__0002"]), load(manager, ["b-1__0001", "b-1__0002"])
+
+    assert torch.equal(one["data"], embeddings(2.0)["data"])
+    assert {key: float(value["data"][0, 0]) for key, value in both.items()} == {"b-1__0001": 1.0, "b-1__0002": 2.0}
+
+
+def test_none_is_accepted_only_for_committed_partitions(manager):
+    materialize(manager, embeddings(1.0), ["b-1__0001"])
+    assert materialize(manager, None, ["b-1__0001"]).success
+
+    with pytest.raises(CheckpointMissingError, match="b-1__0002"):
+        materialize(manager, None, ["b-1__0001", "b-1__0002"])
+
+
+def test_missing_partitions_are_an_error_unless_allowed(manager):
+    materialize(manager, embeddings(1.0), ["b-1__0001"])
+
+    with pytest.raises(CheckpointMissingError):
+        load(manager, ["b-1__0001", "b-1__0002"])
+    allowed = load(manager, ["b-1__0001", "b-1__0002"], {"allow_missing_partitions": True})
+
+    assert list(allowed) == ["b-1__0001"]
+
+
+def test_a_damaged_partition_is_never_handed_out(manager):
+    materialize(manager, embeddings(1.0), ["b-1__0001"])
+    record = manager.store.record(shard_checkpoint("esm2_embeddings", "b-1__0001"))
+    path = manager.store.root / "esm2_embeddings" / "b-1" / record.file
+    path.write_bytes(path.read_bytes()[:-9] + b"\0" * 9)
+
+    with pytest.raises(CheckpointDamagedError, match="digest differs"):
+        load(manager, ["b-1__0001"])

@@ -1,0 +1,30 @@
+import pytest
+
+from virnuc_dagster.errors import SettingsError
+from virnuc_dagster.settings import Settings
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path, monkeypatch):
+    (tmp_path / "settings.toml").write_text('shard_size = 5\nbundle = "file"\ndevice = "cpu"\n')
+    monkeypatch.setenv("VIRNUC_SHARD_SIZE", "6")
+    monkeypatch.setenv("VIRNUC_BUNDLE", "environment")
+
+    settings = Settings.read(home=tmp_path, shard_size=7, bundle=None)
+
+    assert (settings.shard_size, settings.bundle, settings.device) == (7, "environment", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"shard_size": 0}, "shard_size"),
+        ({"device": "gpu"}, "device"),
+        ({"precision": "int4"}, "precision"),
+        ({"threads": -1}, "threads"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(flags, named):
+    with pytest.raises(SettingsError, match=named) as caught:
+        Settings.read(**flags)
+    assert caught.value.exit_code == 2

@@ -1,0 +1,1 @@
+"""From embeddings to calls: the head that scores frames, and the roll-up from frames to windows and sequences."""

@@ -1,0 +1,177 @@
+"""DNABERT-S: the DNABERT-2 / MosaicBERT encoder in plain PyTorch, its tokeniser and its pooling.
+
+Architecture: Zhou et al. 2024 (DNABERT-2, arXiv:2306.15006) and Portes et al. 2023 (MosaicBERT, arXiv:2312.17482):
+no positions but ALiBi, one fused query-key-value matrix, gated GELU feed-forward, LayerNorm after the residual. What is
+embedded and pooled: method.md §4. Downloading and verifying weights belongs to `virnuc_dagster.models`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import nn
+
+from virnuc_dagster.embedding.layers import Linear, attend, config_from, load_published
+
+_PUBLISHED = {
+    "word_embeddings": "embeddings.word_embeddings",
+    "token_type_embeddings": "embeddings.token_type_embeddings",
+    "embedding_norm": "embeddings.LayerNorm",
+    "layers": "encoder.layer",
+    "qkv": "attention.self.Wqkv",
+    "attention_out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "gated": "mlp.gated_layers",
+    "down": "mlp.wo",
+    "mlp_norm": "mlp.layernorm",
+}
+_UNUSED = ("pooler.", "cls.", "embeddings.position_ids", "embeddings.position_embeddings")
+
+
+@dataclass(frozen=True)
+class DnabertSConfig:
+    """Sizes of a DNABERT-2 encoder, named as in the published `config.json`.
+
+    The published `pad_token_id` (0) contradicts the tokeniser ([PAD] is 3); nothing is padded here, so neither is used.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    layer_norm_eps: float = 1e-12
+    type_vocab_size: int = 2
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> DnabertSConfig:
+        """Take the needed entries of a Hugging Face style configuration.
+
+        Raises:
+            ValueError: A needed entry is missing, or the configuration is of another architecture.
+        """
+        return config_from(cls, config, expected={"hidden_act": "gelu"})
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """Slope of the linear attention bias of each head.
+
+    For a power of two n the slopes are 2^(-8/n), 2^(-16/n), ...; for other counts those of the closest smaller power of
+    two, followed by every second slope of twice that.
+
+    Source: Press et al. 2022 (ALiBi, arXiv:2108.12409) and the program published with it.
+    """
+    closest = 2 ** math.floor(math.log2(heads))
+    slopes = [2.0 ** (-8 * (i + 1) / closest) for i in range(closest)]
+    return slopes if closest == heads else slopes + alibi_slopes(2 * closest)[::2][: heads - closest]
+
+
+def alibi_bias(heads: int, length: int, device: torch.device | None = None) -> torch.Tensor:
+    """Attention bias -slope * |i - j| of an encoder, float32 (H, T, T)."""
+    position = torch.arange(length, device=device)
+    distance = (position[:, None] - position[None, :]).abs()
+    return -torch.tensor(alibi_slopes(heads), device=device)[:, None, None] * distance
+
+
+class _Layer(nn.Module):
+    """One encoder layer: attention and gated feed-forward, each with its residual and LayerNorm."""
+
+    def __init__(self, config: DnabertSConfig) -> None:
+        super().__init__()
+        width, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
+        self.heads = config.num_attention_heads
+        self.qkv = Linear(width, 3 * width)
+        self.attention_out = Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.gated = Linear(width, 2 * inner, bias=False)
+        self.down = Linear(inner, width)
+        self.mlp_norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
+        x = self.attention_norm(x + self.attention_out(attend(q, k, v, bias=bias)).float())
+        gate, up = self.gated(x).chunk(2, dim=-1)
+        return self.mlp_norm(x + self.down(F.gelu(gate) * up).float())
+
+
+class DnabertSModel(nn.Module):
+    """Token ids (B, T) of one exact length -> last hidden state, float32 (B, T, D)."""
+
+    def __init__(self, config: DnabertSConfig) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.embedding_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList([_Layer(config) for _ in range(config.num_hidden_layers)])
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Encode token ids, [CLS] and [SEP] included.
+
+        Args:
+            tokens: int64 (B, T), no padding.
+
+        Returns:
+            Last hidden state, float32 (B, T, D).
+        """
+        x = self.embedding_norm(self.word_embeddings(tokens) + self.token_type_embeddings.weight[0])
+        bias = alibi_bias(self.heads, tokens.shape[1], tokens.device)
+        for layer in self.layers:
+            x = layer(x, bias)
+        return x
+
+    def load_published(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take weights with the published state-dict names (see `layers.load_published`)."""
+        load_published(self, state, published_name, prefixes=("bert.",), unused=_UNUSED)
+
+    def published_state(self) -> dict[str, torch.Tensor]:
+        """Return the weights under their published names."""
+        return {published_name(name): tensor.contiguous() for name, tensor in self.state_dict().items()}
+
+
+def published_name(name: str) -> str:
+    """Translate a parameter name of `DnabertSModel` into the published one."""
+    return ".".join(_PUBLISHED.get(part, part) for part in name.split("."))
+
+
+class DnabertSEncoder:
+    """DNABERT-S as the runner uses it: nucleotide text of frames in, pooled float32 vectors out.
+
+    Args:
+        model: The network, on `device`.
+        tokenizer: The tokeniser that belongs to it; its post-processor adds [CLS] and [SEP].
+        model_id: Name for messages and records.
+        device: Where the model is.
+    """
+
+    def __init__(self, model: DnabertSModel, tokenizer: Tokenizer, model_id: str, device: torch.device) -> None:
+        self.model = model.eval()
+        self.model_id = model_id
+        self.dim = model.word_embeddings.embedding_dim
+        self._tokenizer = tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._device = device
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each nucleotide text, [CLS] first and [SEP] last."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    @torch.inference_mode()
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Mean of the last hidden state over all tokens, [CLS] and [SEP] included (method.md §4).
+
+        Args:
+            tokens: int64 (B, T) of one exact length, on any device.
+
+        Returns:
+            float32 (B, D) on the CPU.
+        """
+        hidden: torch.Tensor = self.model(tokens.to(self._device))
+        return hidden.mean(dim=1).cpu()

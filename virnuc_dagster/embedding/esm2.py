@@ -1,0 +1,200 @@
+"""ESM-2: the protein encoder in plain PyTorch, its alphabet and its pooling.
+
+Architecture: Lin et al. 2023 (doi:10.1126/science.ade2574): rotary positions, LayerNorm before attention and
+feed-forward, a final LayerNorm. Names of weights are those of Hugging Face `EsmModel`. What is embedded and pooled:
+method.md §4. Downloading and verifying weights belongs to `virnuc_dagster.models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from virnuc_dagster.embedding.layers import Linear, attend, config_from, load_published
+
+ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
+"""The 33 tokens of ESM-2; a token's place is its id."""
+
+MAX_RESIDUES = 1024
+"""Residues of a protein that are embedded; longer ones are cut (never met at windows of 300 or 500 bases)."""
+
+_CLS, _EOS, _UNK = 0, 2, 3
+_IDS = {token: i for i, token in enumerate(ALPHABET) if len(token) == 1}
+_UNMASKED_SCALE = 1 - 0.15 * 0.8  # token dropout of the training, applied to the embeddings of an unmasked protein
+
+_PUBLISHED = {
+    "word_embeddings": "embeddings.word_embeddings",
+    "layers": "encoder.layer",
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_out": "attention.output.dense",
+    "attention_norm": "attention.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "mlp_norm": "LayerNorm",
+    "final_norm": "encoder.emb_layer_norm_after",
+}
+_UNUSED = ("lm_head.", "contact_head.", "pooler.", "embeddings.position_ids", "embeddings.position_embeddings.")
+
+
+@dataclass(frozen=True)
+class Esm2Config:
+    """Sizes of an ESM-2 encoder, named as in the published `config.json`."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    vocab_size: int = len(ALPHABET)
+    layer_norm_eps: float = 1e-5
+    token_dropout: bool = True
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Esm2Config:
+        """Take the needed entries of a Hugging Face style configuration.
+
+        Raises:
+            ValueError: A needed entry is missing, or the configuration is not of an ESM-2.
+        """
+        expected = {
+            "hidden_act": "gelu",
+            "position_embedding_type": "rotary",
+            "emb_layer_norm_before": False,
+            "vocab_size": len(ALPHABET),
+        }
+        return config_from(cls, config, expected=expected)
+
+
+def rotary_tables(length: int, width: int, device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of the rotary positions, always float32, each (T, K).
+
+    Source: Su et al. 2021 (RoFormer, arXiv:2104.09864), base 10,000, halves rotated against each other. They are made
+    anew rather than kept as a buffer, so that no cast of the model can touch the frequencies (method.md §4).
+
+    Args:
+        length: Tokens T.
+        width: Width K of one head.
+        device: Where to put the tables.
+    """
+    frequency = 1.0 / (10000 ** (torch.arange(0, width, 2, device=device, dtype=torch.float32) / width))
+    angle = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency[None, :]
+    angle = torch.cat((angle, angle), dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn queries or keys (B, H, T, K) by their positions, computed in float32, returned in the format of `x`."""
+    first, second = x.float().chunk(2, dim=-1)
+    return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+
+
+class _Layer(nn.Module):
+    """One encoder layer: attention and feed-forward, each behind a LayerNorm and added to the residual."""
+
+    def __init__(self, config: Esm2Config) -> None:
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.heads = config.num_attention_heads
+        self.query = Linear(width, width)
+        self.key = Linear(width, width)
+        self.value = Linear(width, width)
+        self.attention_out = Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.up = Linear(width, config.intermediate_size)
+        self.down = Linear(config.intermediate_size, width)
+        self.mlp_norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        normed = self.attention_norm(x)
+        q, k, v = (
+            linear(normed).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
+            for linear in (self.query, self.key, self.value)
+        )
+        x = x + self.attention_out(attend(rotate(q, cos, sin), rotate(k, cos, sin), v)).float()
+        return x + self.down(F.gelu(self.up(self.mlp_norm(x)))).float()
+
+
+class Esm2Model(nn.Module):
+    """Token ids (B, T) of one exact length -> last hidden state after the final LayerNorm, float32 (B, T, D)."""
+
+    def __init__(self, config: Esm2Config) -> None:
+        super().__init__()
+        self.head_width = config.hidden_size // config.num_attention_heads
+        self.embedding_scale = _UNMASKED_SCALE if config.token_dropout else 1.0
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([_Layer(config) for _ in range(config.num_hidden_layers)])
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Encode token ids, `<cls>` and `<eos>` included.
+
+        Args:
+            tokens: int64 (B, T), without padding and without `<mask>`.
+
+        Returns:
+            Last hidden state after the final LayerNorm, float32 (B, T, D).
+        """
+        x = self.word_embeddings(tokens) * self.embedding_scale
+        cos, sin = rotary_tables(tokens.shape[1], self.head_width, tokens.device)
+        for layer in self.layers:
+            x = layer(x, cos, sin)
+        hidden: torch.Tensor = self.final_norm(x)
+        return hidden
+
+    def load_published(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take weights with the names of Hugging Face `EsmModel` (see `layers.load_published`)."""
+        kept = {name: tensor for name, tensor in state.items() if not name.endswith("rotary_embeddings.inv_freq")}
+        load_published(self, kept, published_name, prefixes=("esm.",), unused=_UNUSED)
+
+    def published_state(self) -> dict[str, torch.Tensor]:
+        """Return the weights under their published names."""
+        return {published_name(name): tensor.contiguous() for name, tensor in self.state_dict().items()}
+
+
+def published_name(name: str) -> str:
+    """Translate a parameter name of `Esm2Model` into the published one."""
+    return ".".join(_PUBLISHED.get(part, part) for part in name.split("."))
+
+
+def tokenize_protein(residues: str) -> list[int]:
+    """Token ids of a protein's first 1,024 residues, `<cls>` first and `<eos>` last; unknown letters are `<unk>`."""
+    return [_CLS, *(_IDS.get(residue, _UNK) for residue in residues[:MAX_RESIDUES]), _EOS]
+
+
+class Esm2Encoder:
+    """ESM-2 as the runner uses it: proteins of frames in, pooled float32 vectors out.
+
+    Args:
+        model: The network, on `device`.
+        model_id: Name for messages and records.
+        device: Where the model is.
+    """
+
+    def __init__(self, model: Esm2Model, model_id: str, device: torch.device) -> None:
+        self.model = model.eval()
+        self.model_id = model_id
+        self.dim = model.word_embeddings.embedding_dim
+        self._device = device
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each protein, see `tokenize_protein`."""
+        return [tokenize_protein(text) for text in texts]
+
+    @torch.inference_mode()
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Mean of the last hidden state over the residues, without `<cls>` and `<eos>` (method.md §4).
+
+        Args:
+            tokens: int64 (B, T) of one exact length, on any device.
+
+        Returns:
+            float32 (B, D) on the CPU.
+        """
+        hidden: torch.Tensor = self.model(tokens.to(self._device))
+        return hidden[:, 1:-1].mean(dim=1).cpu()

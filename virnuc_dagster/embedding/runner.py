@@ -1,0 +1,159 @@
+"""The loop that feeds an encoder: frames of one shard in, one vector a frame out, in the order of the frames.
+
+Batches hold frames of one exact token length, so nothing is padded or masked. Where batches begin and end depends on
+the shard's contents and the token budget alone; only running out of memory makes them smaller. Which frames form a
+shard, and where vectors are kept, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+
+from virnuc_dagster.errors import OutOfMemoryError, VirnucError
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class Encoder(Protocol):
+    """What the runner needs of an encoder."""
+
+    @property
+    def dim(self) -> int:
+        """Width D of a pooled vector."""
+
+    @property
+    def model_id(self) -> str:
+        """Name for messages."""
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, in the order of the texts."""
+
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Encode tokens, int64 (B, T) of one exact length, and pool them to float32 (B, D) on the CPU."""
+
+
+def embed(
+    encoder: Encoder,
+    ids: Sequence[str],
+    texts: Sequence[str],
+    *,
+    token_budget: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> torch.Tensor:
+    """Embed the frames of a shard; identical texts are computed once.
+
+    Args:
+        encoder: The encoder.
+        ids: Frame ids, N of them, for messages.
+        texts: What to embed, one text a frame.
+        token_budget: Tokens of one batch, at least one frame; halved while the device is out of memory.
+        on_progress: Called after each batch with the number of frames it finished; they sum to N.
+
+    Returns:
+        float32 (N, D) on the CPU; row i belongs to `ids[i]`.
+
+    Raises:
+        ValueError: `ids` and `texts` differ in number, or the budget is not positive.
+        OutOfMemoryError: One frame alone does not fit (field `id`).
+        VirnucError: A vector is not finite (field `id`).
+    """
+    if len(ids) != len(texts):
+        raise ValueError(f"{len(ids)} ids but {len(texts)} texts")
+    if token_budget < 1:
+        raise ValueError(f"token_budget is {token_budget}; it must be positive")
+    row_of_text: dict[str, int] = {}
+    row_of_frame = torch.tensor([row_of_text.setdefault(text, len(row_of_text)) for text in texts], dtype=torch.int64)
+    frames_of_row = torch.bincount(row_of_frame, minlength=len(row_of_text))
+    first_id = _first_ids(ids, row_of_frame)
+
+    tokens = encoder.tokenize(list(row_of_text))
+    rows = torch.full((len(tokens), encoder.dim), torch.nan)
+    written = torch.zeros(len(tokens), dtype=torch.int64)
+    done = 0
+    for batch, vectors in _pooled(encoder, tokens, first_id, token_budget):
+        rows[batch] = vectors
+        written[batch] += 1
+        finished = int(frames_of_row[batch].sum())
+        done += finished
+        if on_progress is not None:
+            on_progress(finished)
+    assert bool((written == 1).all()), "every row is written exactly once"
+    assert done == len(ids), "as many frames come out as went in"
+    _check_finite(rows, first_id, encoder.model_id)
+    return rows[row_of_frame]
+
+
+def _first_ids(ids: Sequence[str], row_of_frame: torch.Tensor) -> list[str]:
+    """The first frame id of each distinct text; rows are numbered in the order of their first frame."""
+    first: list[str] = []
+    for frame_id, row in zip(ids, row_of_frame.tolist(), strict=True):
+        if row == len(first):
+            first.append(frame_id)
+    return first
+
+
+def _batches(tokens: Sequence[Sequence[int]], token_budget: int) -> Iterator[list[int]]:
+    """Cut rows, sorted by token length, into batches of one length and at most `token_budget` tokens."""
+    by_length: dict[int, list[int]] = {}
+    for row, ids in enumerate(tokens):
+        by_length.setdefault(len(ids), []).append(row)
+    for length in sorted(by_length):
+        rows, size = by_length[length], max(1, token_budget // length)
+        yield from (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def _pooled(
+    encoder: Encoder, tokens: Sequence[Sequence[int]], first_id: Sequence[str], token_budget: int
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Pool batch after batch; on running out of memory, halve the batch and keep to the smaller size from then on."""
+    limit = token_budget
+    waiting = list(_batches(tokens, token_budget))[::-1]
+    while waiting:
+        batch = waiting.pop()
+        length = len(tokens[batch[0]])
+        size = max(1, limit // length)
+        if len(batch) > size:
+            waiting.append(batch[size:])
+            batch = batch[:size]
+        try:
+            vectors = encoder.pool(torch.tensor([tokens[row] for row in batch], dtype=torch.int64))
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise _one_frame_too_large(first_id[batch[0]], length, encoder.model_id) from error
+            limit = len(batch) // 2 * length
+            waiting.append(batch)
+            continue
+        yield batch, vectors
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; the CPU allocator has no exception class of its own."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY)
+
+
+def _one_frame_too_large(frame_id: str, length: int, model_id: str) -> OutOfMemoryError:
+    """The error for a frame that does not fit even alone."""
+    return OutOfMemoryError(
+        f"out of memory: {model_id} cannot embed frame {frame_id} ({length} tokens) even alone",
+        hint="free memory on the device, use a half precision or a smaller model, or run on the CPU",
+        id=frame_id,
+        tokens=length,
+    )
+
+
+def _check_finite(rows: torch.Tensor, first_id: Sequence[str], model_id: str) -> None:
+    """Refuse NaN and infinity, naming the first frame that has one."""
+    bad = (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        raise VirnucError(
+            f"{model_id} gave a vector that is not finite for frame {first_id[bad[0]]} ({len(bad)} distinct frames)",
+            hint="use --precision bfloat16 or float32; float16 overflows on some frames",
+            id=first_id[bad[0]],
+        )

@@ -1,0 +1,301 @@
+"""Bundles: open, verify, and load the two encoders and the head of one folder.
+
+A bundle is a folder with `bundle.json` (see `spec`), safetensors and a tokeniser file; nothing in it is ever executed
+and nothing is fetched. What is loaded is what was verified: each file is read once, its digest taken from those bytes
+and the weights made from them. After loading, the golden frame, if there is one, must come out as recorded.
+
+Importing this module and reading a spec do not import torch. Making bundles belongs elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ValidationError
+
+from virnuc_dagster.embedding.device import Precision, torch_dtype
+from virnuc_dagster.errors import BundleError
+from virnuc_dagster.models.spec import BundleSpec, EncoderSpec, FileRef
+
+if TYPE_CHECKING:
+    import torch
+
+    from virnuc_dagster.classify.head import Head
+    from virnuc_dagster.embedding.dnabert_s import DnabertSEncoder, DnabertSModel
+    from virnuc_dagster.embedding.esm2 import Esm2Encoder, Esm2Model
+    from virnuc_dagster.embedding.runner import Encoder
+
+Stage = Literal["dnabert_s", "esm2", "head"]
+
+SPEC_FILE = "bundle.json"
+
+_PACKAGED = Path(__file__).parent
+
+# Largest difference from a golden value, relative to the largest of the vector: other processors and thread counts
+# differ in the last bits; a wrong weight, head count or slope is off by far more.
+_GOLDEN_TOLERANCE: dict[str, float] = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
+
+
+def list_bundles() -> list[str]:
+    """Names of the packaged bundles, sorted."""
+    return sorted(path.parent.name for path in _PACKAGED.glob(f"*/{SPEC_FILE}"))
+
+
+def open_bundle(name_or_dir: str) -> Bundle:
+    """Open a bundle and check its description; weights are read only on loading.
+
+    Args:
+        name_or_dir: Name of a packaged bundle, or else a folder (`./mini` for a folder of the same name).
+
+    Raises:
+        BundleError: No such bundle, or a `bundle.json` that is damaged, too new or refers to files outside.
+    """
+    packaged = name_or_dir in list_bundles()
+    folder = _PACKAGED / name_or_dir if packaged else Path(name_or_dir)
+    if not (folder / SPEC_FILE).is_file():
+        raise BundleError(
+            f"no bundle {name_or_dir!r}: it is no packaged name and no folder with a {SPEC_FILE}",
+            hint=f"packaged bundles: {', '.join(list_bundles()) or 'none'}; or give the path of a bundle's folder",
+            name=name_or_dir,
+        )
+    try:
+        spec = BundleSpec.model_validate_json((folder / SPEC_FILE).read_bytes())
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        raise BundleError(
+            f"{folder / SPEC_FILE} is not a usable bundle description: {'; '.join(problems)}",
+            hint="restore the bundle, or make it again",
+            problems=problems,
+        ) from error
+    bundle = Bundle(folder.resolve(), spec)
+    for ref in spec.files():
+        bundle.path(ref)
+    return bundle
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle.
+
+    Attributes:
+        folder: Where it lies.
+        spec: What its `bundle.json` says.
+    """
+
+    folder: Path
+    spec: BundleSpec
+
+    @property
+    def name(self) -> str:
+        """The name the bundle gives itself."""
+        return self.spec.name
+
+    def path(self, ref: FileRef) -> Path:
+        """Where a file of the bundle lies.
+
+        Raises:
+            BundleError: It leads out of the folder (a symbolic link).
+        """
+        path = (self.folder / ref.file).resolve()
+        if not path.is_relative_to(self.folder):
+            raise BundleError(
+                f"bundle {self.name}: {ref.file} leads out of the bundle's folder",
+                hint="replace the link by the file itself",
+                file=ref.file,
+            )
+        return path
+
+    def verify(self) -> None:
+        """Compare every file with its digest.
+
+        Raises:
+            BundleError: Files are missing or differ; each is named (field `files`).
+        """
+        problems = {}
+        for ref in self.spec.files():
+            try:
+                self._read(ref)
+            except BundleError as error:
+                problems[ref.file] = error.message
+        if problems:
+            raise BundleError(
+                f"bundle {self.name} is damaged: " + "; ".join(problems.values()),
+                hint="restore the files, or reinstall the package for a packaged bundle",
+                files=sorted(problems),
+            )
+
+    def provenance(self, stage: Stage, precision: Precision = "float32") -> dict[str, str]:
+        """What decides the numbers of a stage, as plain text entries to store with a result.
+
+        Args:
+            stage: `dnabert_s`, `esm2` or `head`.
+            precision: Of the encoder; the head always computes in float32.
+        """
+        if stage == "head":
+            return {"head_sha256": self.spec.head.weights.sha256}
+        encoder: EncoderSpec = getattr(self.spec, stage)
+        config = json.dumps(encoder.config, sort_keys=True, separators=(",", ":"))
+        entries = {
+            "model_id": encoder.id,
+            "revision": encoder.revision,
+            "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+            "weights_sha256": encoder.weights.sha256,
+            "precision": precision,
+        }
+        if stage == "dnabert_s":
+            entries["tokenizer_sha256"] = self.spec.dnabert_s.tokenizer.sha256
+        return entries
+
+    def load_dnabert_s(self, device: torch.device, precision: Precision = "float32") -> DnabertSEncoder:
+        """Load DNABERT-S with its tokeniser.
+
+        Args:
+            device: Where to put it.
+            precision: Number format of its weights.
+
+        Raises:
+            BundleError: A file differs from its digest, or is not the model the bundle describes.
+        """
+        import torch
+        from tokenizers import Tokenizer
+
+        from virnuc_dagster.embedding.dnabert_s import DnabertSConfig, DnabertSEncoder, DnabertSModel
+
+        spec = self.spec.dnabert_s
+        tokenizer_bytes = self._read(spec.tokenizer)
+        try:
+            config = DnabertSConfig.from_dict(spec.config)
+            tokenizer = Tokenizer.from_buffer(tokenizer_bytes)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise self._unusable("dnabert_s", error) from error
+        if tokenizer.get_vocab_size() > config.vocab_size:
+            raise self._unusable(
+                "dnabert_s", f"tokeniser of {tokenizer.get_vocab_size()}, vocabulary {config.vocab_size}"
+            )
+        with torch.device("meta"):
+            model = DnabertSModel(config)
+        self._fill(model, spec, device, precision)
+        encoder = DnabertSEncoder(model, tokenizer, spec.id, device)
+        if self.spec.golden:
+            self._check_golden(encoder, self.spec.golden.nucleotide, self.spec.golden.dnabert_s, precision)
+        return encoder
+
+    def load_esm2(self, device: torch.device, precision: Precision = "float32") -> Esm2Encoder:
+        """Load ESM-2.
+
+        Args:
+            device: Where to put it.
+            precision: Number format of its weights.
+
+        Raises:
+            BundleError: A file differs from its digest, or is not the model the bundle describes.
+        """
+        import torch
+
+        from virnuc_dagster.embedding.esm2 import Esm2Config, Esm2Encoder, Esm2Model
+
+        spec = self.spec.esm2
+        try:
+            config = Esm2Config.from_dict(spec.config)
+        except ValueError as error:
+            raise self._unusable("esm2", error) from error
+        with torch.device("meta"):
+            model = Esm2Model(config)
+        self._fill(model, spec, device, precision)
+        encoder = Esm2Encoder(model, spec.id, device)
+        if self.spec.golden:
+            self._check_golden(encoder, self.spec.golden.protein, self.spec.golden.esm2, precision)
+        return encoder
+
+    def load_head(self, device: torch.device) -> Head:
+        """Load the head, in evaluation mode.
+
+        Args:
+            device: Where to put it.
+
+        Raises:
+            BundleError: The file differs from its digest, or is not the head the bundle describes.
+        """
+        import torch
+
+        from virnuc_dagster.classify.head import Head, predict
+
+        spec = self.spec.head
+        with torch.device("meta"):
+            head = Head(spec.features, spec.hidden)
+        try:
+            head.load_state_dict(self._tensors(spec.weights), strict=True, assign=True)
+        except RuntimeError as error:  # names every missing, unexpected and wrongly shaped entry
+            raise self._unusable("head", error) from error
+        head.to(device=device, dtype=torch.float32).eval()
+        if self.spec.golden:
+            golden = self.spec.golden
+            score = predict(head, torch.tensor([golden.dnabert_s]), torch.tensor([golden.esm2]))[0]
+            self._compare("head", score, golden.score, "float32")
+        return head
+
+    def _fill(
+        self, model: DnabertSModel | Esm2Model, spec: EncoderSpec, device: torch.device, precision: Precision
+    ) -> None:
+        """Give an encoder its weights, in the wanted precision and on the device."""
+        from virnuc_dagster.embedding.layers import cast_linears
+
+        dtype = torch_dtype(precision)
+        try:
+            model.load_published(self._tensors(spec.weights))
+        except BundleError as error:
+            raise self._unusable(spec.id, error.message) from error
+        cast_linears(model, dtype)
+        model.to(device).requires_grad_(False)
+
+    def _read(self, ref: FileRef) -> bytes:
+        """Read a file once and return those bytes if they have the recorded digest."""
+        try:
+            content = self.path(ref).read_bytes()
+        except OSError as error:
+            raise BundleError(f"cannot read {ref.file}: {error.strerror}", file=ref.file) from error
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != ref.sha256:
+            raise BundleError(
+                f"{ref.file} has sha256 {digest[:12]}..., expected {ref.sha256[:12]}...",
+                hint=f"restore the file; `virnuc models verify {self.name}` checks the whole bundle",
+                file=ref.file,
+            )
+        return content
+
+    def _tensors(self, ref: FileRef) -> dict[str, torch.Tensor]:
+        """Read the tensors of a verified safetensors file."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            return load(self._read(ref))
+        except SafetensorError as error:
+            raise self._unusable(ref.file, error) from error
+
+    def _check_golden(self, encoder: Encoder, text: str, expected: Sequence[float], precision: Precision) -> None:
+        """Embed the golden frame and compare."""
+        from virnuc_dagster.embedding.runner import embed
+
+        found = embed(encoder, ["golden frame"], [text], token_budget=1)[0]
+        self._compare(encoder.model_id, found, expected, precision)
+
+    def _compare(self, what: str, found: torch.Tensor, expected: Sequence[float], precision: Precision) -> None:
+        """Refuse a vector that is not the golden one."""
+        import torch
+
+        golden = torch.tensor(expected)
+        off = float((found - golden).abs().max() / golden.abs().max().clamp_min(1e-6))
+        if not off <= _GOLDEN_TOLERANCE[precision]:
+            raise self._unusable(what, f"the golden frame is off by {off:.2g} of its largest value")
+
+    def _unusable(self, what: str, why: object) -> BundleError:
+        """The error for a part that is intact but not what the bundle says."""
+        return BundleError(
+            f"bundle {self.name}, {what}: {why}", hint="the bundle was made wrongly; make it again", part=what
+        )

@@ -1,0 +1,119 @@
+"""What `bundle.json` says: the typed, checked form of a bundle's description. No files are read here, no torch.
+
+The format has a version `major.minor`. A reader refuses a newer major, and ignores entries it does not know, so that a
+newer minor may add some.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, field_validator, model_validator
+
+FORMAT_MAJOR = 1
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    """Immutable; no conversion of wrong types; entries of a newer minor version are ignored."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class FileRef(_Part):
+    """A file of the bundle, by its path inside the folder, and the SHA-256 of its bytes."""
+
+    file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
+    sha256: Digest
+
+
+class EncoderSpec(_Part):
+    """One encoder: its id and revision at its source, Hugging Face style configuration, width, and weights."""
+
+    id: str
+    revision: str
+    dim: PositiveInt
+    config: dict[str, Any]
+    weights: FileRef
+
+
+class DnabertSSpec(EncoderSpec):
+    """DNABERT-S: an encoder with a tokeniser file."""
+
+    tokenizer: FileRef
+
+
+class HeadSpec(_Part):
+    """The head: width of the joined embeddings, of the hidden layer, and weights."""
+
+    features: PositiveInt
+    hidden: PositiveInt
+    weights: FileRef
+
+
+class Thresholds(_Part):
+    """Sequence verdicts: viral from `viral` upwards, non-viral from `non_viral` downwards, uncertain between."""
+
+    viral: Score
+    non_viral: Score
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Thresholds:
+        if self.non_viral >= self.viral:
+            raise ValueError("non_viral must be below viral")
+        return self
+
+
+class Golden(_Part):
+    """One frame and what the bundle made of it, float32: what a loaded model must reproduce."""
+
+    nucleotide: str
+    protein: str
+    dnabert_s: tuple[float, ...]
+    esm2: tuple[float, ...]
+    score: tuple[float, float]
+
+    @field_validator("dnabert_s", "esm2", "score", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class BundleSpec(_Part):
+    """The whole of `bundle.json`."""
+
+    format: Literal["virnuc-bundle"]
+    version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+$")]
+    name: Annotated[str, StringConstraints(min_length=1)]
+    description: str
+    licence: str
+    window_length: Annotated[int, Field(ge=3)]
+    thresholds: Thresholds
+    dnabert_s: DnabertSSpec
+    esm2: EncoderSpec
+    head: HeadSpec
+    training: dict[str, Any] = Field(default_factory=dict)
+    golden: Golden | None = None
+
+    @field_validator("version")
+    @classmethod
+    def _readable(cls, version: str) -> str:
+        if int(re.split(r"\.", version)[0]) > FORMAT_MAJOR:
+            raise ValueError(f"version {version} is newer than this program reads ({FORMAT_MAJOR}.x); upgrade it")
+        return version
+
+    @model_validator(mode="after")
+    def _widths_agree(self) -> BundleSpec:
+        joined = self.dnabert_s.dim + self.esm2.dim
+        if self.head.features != joined:
+            raise ValueError(f"the head takes {self.head.features} features, the encoders give {joined}")
+        if self.golden and (len(self.golden.dnabert_s), len(self.golden.esm2)) != (self.dnabert_s.dim, self.esm2.dim):
+            raise ValueError("the golden vectors are not as wide as the encoders")
+        return self
+
+    def files(self) -> tuple[FileRef, ...]:
+        """Every file the bundle refers to."""
+        return (self.dnabert_s.weights, self.dnabert_s.tokenizer, self.esm2.weights, self.head.weights)
