@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from virnuc_dagster import __version__
-from virnuc_dagster.checkpoints import CheckpointKey, CheckpointStore, Payload, differences
+from virnuc_dagster.checkpoints import CheckpointKey, CheckpointStore, Level, Payload, differences
 from virnuc_dagster.checkpoints.files import make_folder, write_atomic
 from virnuc_dagster.classify.consensus import FrameScore, SequenceScore, score_sequence, score_windows
 from virnuc_dagster.errors import VirnucError
@@ -38,12 +38,13 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
     Raises:
         CheckpointError: The manifest or a prediction is damaged.
     """
-    manifest = store.load(batch_checkpoint(BATCH, batch))
-    source = store.load(batch_checkpoint(SEQUENCES, batch))
+    level = stage.options.level
+    manifest = store.load(batch_checkpoint(BATCH, batch), level)
+    source = store.load(batch_checkpoint(SEQUENCES, batch), level)
     if manifest["ids"] != source["ids"]:
         raise AssertionError(f"{batch}: the manifest does not list the stored sequences")
     shards = _current_shards(store, stage, manifest)
-    frames = list(_frames(store, manifest, shards))
+    frames = list(_frames(store, manifest, shards, level))
     sequences = list(_sequences(manifest, frames, stage))
     scored = [frame for frame in frames if frame is not None]
     summary = tables.summary(batch, sequences, len(frames), len(scored))
@@ -80,13 +81,15 @@ def _current_shards(store: CheckpointStore, stage: PredictionStage, manifest: Pa
     return current
 
 
-def _frames(store: CheckpointStore, manifest: Payload, shards: dict[str, bool]) -> Iterator[FrameScore | None]:
+def _frames(
+    store: CheckpointStore, manifest: Payload, shards: dict[str, bool], level: Level
+) -> Iterator[FrameScore | None]:
     """Every frame of the batch in input order; None for each frame whose shard has no current result."""
     for shard, rows in zip(manifest["shards"], manifest["shard_rows"], strict=True):
         if not shards[shard]:
             yield from repeat(None, rows)
             continue
-        payload = store.load(shard_checkpoint(PREDICTIONS, shard))
+        payload = store.load(shard_checkpoint(PREDICTIONS, shard), level)
         if len(payload["ids"]) != rows:
             raise AssertionError(f"{shard}: {rows} frames in the manifest, {len(payload['ids'])} predictions")
         for frame, (others, virus) in zip(payload["ids"], payload["data"].tolist(), strict=True):
