@@ -10,7 +10,7 @@ from virnuc_dagster.stages.batch import batch_provenance, build_batch, current_m
 from virnuc_dagster.writer import writer
 
 
-@dg.asset(partitions_def=batches, io_manager_key="checkpoints", group_name="sequences", kinds={"python"})
+@dg.asset(partitions_def=batches, io_manager_key="checkpoints", group_name="virnucpro", kinds={"python"})
 def sequence_batch(
     context: dg.AssetExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointIOManager],

@@ -29,7 +29,7 @@ def _embedding_asset(name: str) -> dg.AssetsDefinition:
         deps=[dg.AssetDep(sequence_batch, partition_mapping=dg.AllPartitionMapping())],
         backfill_policy=dg.BackfillPolicy.multi_run(1_000),
         io_manager_key="checkpoints",
-        group_name="embeddings",
+        group_name="virnucpro",
         kinds={"pytorch"},
         pool=GPU_POOL,
         output_required=True,

@@ -18,7 +18,7 @@ from virnuc_dagster.stages.shards import PredictionStage
     deps=[dnabert_s_embeddings, esm2_embeddings],
     backfill_policy=dg.BackfillPolicy.multi_run(1_000),
     io_manager_key="checkpoints",
-    group_name="predictions",
+    group_name="virnucpro",
     kinds={"pytorch"},
     pool=GPU_POOL,
 )

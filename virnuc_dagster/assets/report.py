@@ -23,7 +23,7 @@ class ReportFolder(dg.ConfigurableResource):
     partitions_def=batches,
     # Read through the store: as an input, this mapping would load every shard of every batch.
     deps=[dg.AssetDep(predictions, partition_mapping=dg.AllPartitionMapping())],
-    group_name="reports",
+    group_name="virnucpro",
     kinds={"html"},
 )
 def batch_report(

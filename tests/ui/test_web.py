@@ -1,0 +1,165 @@
+"""The web server and the daemon, for real: what a click on "Materialize" does."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from virnuc_dagster.cli import main
+
+LAUNCH = """
+mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+STATUS = "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+ASSETS = "{ assetNodes { assetKey { path } assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions } } } }"  # noqa: E501
+
+
+class Web:
+    """The GraphQL end of a running `virnuc up`."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def query(self, text: str, **variables: object) -> dict:
+        body = json.dumps({"query": text, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def backfill(self, assets: list[str], partitions: list[str]) -> str:
+        """Ask for partitions of assets as a click on "Materialize" does; returns the backfill's id."""
+        params = {"assetSelection": [{"path": [name]} for name in assets], "partitionNames": partitions}
+        launched = self.query(LAUNCH, params=params)["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return launched["backfillId"]
+
+    def outcome(self, backfill: str) -> str:
+        """The backfill's status once it has ended."""
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            status = self.query(STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+            if status.startswith("COMPLETED") or status == "FAILED":
+                return status
+            time.sleep(1)
+        return "still running"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("ui")
+    (root / "ui.fa").write_text("".join(f">s{i}\n" + "GCTGCC" * (60 + i) + "\n" for i in range(4)))
+    code = main(
+        ["predict", str(root / "ui.fa"), "--output", str(root / "out"), "--home", str(root), "--shard-size", "10"]
+    )
+    assert code == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def web(home) -> Iterator[Web]:
+    port = free_port()
+    log = (home / "up.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "virnuc_dagster", "up", "--port", str(port), "--home", str(home)],
+        stdout=log, stderr=log, start_new_session=True, env={**os.environ, "DAGSTER_HOME": ""},
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            assert process.poll() is None, (home / "up.log").read_text()
+            assert time.monotonic() < deadline, (home / "up.log").read_text()
+            try:
+                Web(port).query("{ version }")
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield Web(port)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        log.close()
+
+
+def records(home: Path, stage: str) -> dict[str, str]:
+    return {p.name.split(".")[0]: p.read_text() for p in (home / "store" / stage).glob("*/*.done")}
+
+
+def test_the_ui_shows_what_predict_computed(home, web):
+    shards = sorted(records(home, "predictions"))
+
+    nodes = web.query(ASSETS)["assetNodes"]
+
+    shown = {n["assetKey"]["path"][-1]: n["assetPartitionStatuses"]["materializedPartitions"] for n in nodes}
+    assert len(shards) == 3
+    assert shown["predictions"] == shown["esm2_embeddings"] == shown["dnabert_s_embeddings"] == shards
+    assert len(shown["sequence_batch"]) == len(shown["batch_report"]) == 1
+
+
+def test_selected_partitions_are_materialized_and_finished_ones_are_not_touched(home, web):
+    stages = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")
+    whole = {stage: records(home, stage) for stage in stages}
+    shards = sorted(whole["predictions"])
+    batch = next(iter(records(home, "sequence_batch")))
+    report = home / "reports" / batch / "sequences.tsv"
+    expected = report.read_bytes()
+    report.unlink()
+    for stage in stages:
+        for path in (home / "store" / stage).rglob(f"{shards[1]}*"):
+            path.unlink()
+
+    # Both at once: a backfill waits up to 30 seconds for the daemon's next tick.
+    asked = [web.backfill(list(stages), shards), web.backfill(["sequence_batch"], [batch])]
+    ended = [web.outcome(backfill) for backfill in asked] + [web.outcome(web.backfill(["batch_report"], [batch]))]
+
+    assert ended == ["COMPLETED_SUCCESS"] * 3, (home / "up.log").read_text()[-3000:]
+    for stage in stages:
+        after = records(home, stage)
+        assert after.keys() == whole[stage].keys()
+        assert {k: v for k, v in after.items() if k != shards[1]} == {
+            k: v for k, v in whole[stage].items() if k != shards[1]
+        }
+        assert after[shards[1]] != whole[stage][shards[1]]
+        assert len({json.loads(version[shards[1]])["sha256"] for version in (after, whole[stage])}) == 1
+    assert report.read_bytes() == expected
+
+
+def test_dagster_asset_materialize_uses_the_same_home(home):
+    lost = sorted(records(home, "predictions"))[0]
+    for path in (home / "store" / "predictions").rglob(f"{lost}*"):
+        path.unlink()
+
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "virnuc_dagster.definitions",
+         "--select", "predictions", "--partition", lost],
+        capture_output=True, text=True,
+        env={**os.environ, "DAGSTER_HOME": str(home / "dagster"), "VIRNUC_HOME": str(home)},
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert lost in records(home, "predictions")
