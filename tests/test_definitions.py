@@ -1,5 +1,6 @@
 """What Dagster sees: the code location, its instance files, and the IO manager."""
 
+import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -48,6 +49,16 @@ def test_the_root_instance_file_differs_only_in_where_things_lie():
 
     assert {name: root[name] for name in home} == home
     assert root.keys() - home.keys() == {"storage", "local_artifact_storage", "compute_logs"}
+
+
+def test_another_instance_than_the_homes_is_warned_of(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "import virnuc_dagster.definitions"],
+        env={**os.environ, "VIRNUC_HOME": str(tmp_path / "a"), "DAGSTER_HOME": str(tmp_path / "b")},
+        capture_output=True,
+        text=True,
+    )
+    assert "show different runs" in done.stderr
 
 
 def embeddings(value: float) -> dict:

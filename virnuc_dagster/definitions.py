@@ -3,6 +3,7 @@
 Importing this module reads settings and builds definitions; it imports no torch and touches no file.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,4 +55,16 @@ def foreign_instance(settings: Settings) -> str:
     return home if home and Path(home).absolute() != settings.dagster_home else ""
 
 
+def _warn_of_foreign_instance() -> None:
+    settings = Settings.read()
+    if foreign := foreign_instance(settings):
+        logging.getLogger("virnuc").warning(
+            "DAGSTER_HOME is %s, but this home's instance is %s: the UI and `virnuc predict` show different runs. "
+            "Use `virnuc up`, or set VIRNUC_HOME to the folder above DAGSTER_HOME.",
+            foreign,
+            settings.dagster_home,
+        )
+
+
+_warn_of_foreign_instance()
 defs = build_definitions()

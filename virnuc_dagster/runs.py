@@ -137,7 +137,7 @@ class Runner:
 def set_aside_damaged(store: CheckpointStore, batch: str) -> list[str]:
     """Quarantine every damaged checkpoint of a batch, so that it counts as missing and is computed again.
 
-    The stored sequences cannot be computed again and are left alone.
+    The stored sequences are left alone: they are not computed but read, see `stages.batch.add_sequences`.
 
     Returns:
         The quarantined keys.

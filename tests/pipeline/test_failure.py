@@ -78,3 +78,17 @@ def test_skipping_validation_hands_out_what_the_digest_would_refuse(home):
     assert trusting.code == 0
     first = verdicts(trusting)["NC_001416.1"]
     assert first["verdict"] != "incomplete"
+
+
+def test_damaged_sequences_are_named_and_read_again_on_request(home, unbroken):
+    home.predict()
+    (path,) = (home.store / "sequences").glob("*/*.pt")
+    flip_a_byte(path)
+
+    refused = home.predict("--quiet")
+    repaired = home.predict("--force-resume")
+
+    assert refused.code == 3
+    assert "digest differs" in refused.err
+    assert repaired.code == 0, repaired.err
+    assert repaired.files() == unbroken.files()

@@ -114,6 +114,7 @@ class _Call:
                     shown,
                     window_length=bundle.spec.window_length,
                     shard_size=self.settings.shard_size,
+                    replace_damaged=self.force,
                 )
             progress.note(f"{shown}: {record.rows:,} sequences, batch {batch}")
             if self.force:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.checkpoints import (
+    CheckpointError,
     CheckpointKey,
     CheckpointMissingError,
     CheckpointStore,
     CommitRecord,
+    Level,
     Payload,
     content_digests,
     differences,
@@ -28,7 +30,13 @@ _SCAN_BASES = 4_000_000
 
 
 def add_sequences(
-    store: CheckpointStore, path: Path, name: str, *, window_length: int, shard_size: int
+    store: CheckpointStore,
+    path: Path,
+    name: str,
+    *,
+    window_length: int,
+    shard_size: int,
+    replace_damaged: bool = False,
 ) -> tuple[str, CommitRecord]:
     """Read a sequence file and store what it holds as a batch.
 
@@ -38,12 +46,14 @@ def add_sequences(
         name: What to call the batch; usually the file name.
         window_length: Bases a window.
         shard_size: Frames a shard.
+        replace_damaged: Check the stored sequences in full, and if they are damaged set them aside and store them anew.
 
     Returns:
         The batch key and the record of the stored sequences. Adding the same content again changes nothing.
 
     Raises:
         InputError: The file is not a readable sequence file; nothing is stored.
+        CheckpointError: The sequences stored earlier are damaged.
     """
     from virnuc_dagster.sequences.reader import read_sequences
 
@@ -58,7 +68,15 @@ def add_sequences(
     batch = batch_key(name, content, window_length, shard_size)
     key = batch_checkpoint(SEQUENCES, batch)
     provenance = {"inputs": {"content": content}, "window_length": window_length, "shard_size": shard_size}
-    stored = store.record(key)
+    try:
+        stored = store.record(key)
+        if stored and replace_damaged:
+            store.load(key, Level.FULL)
+    except CheckpointError as error:
+        if not replace_damaged:
+            raise
+        store.quarantine(key, error.reason)
+        stored = None
     if stored is None or differences(stored.provenance, provenance):
         stored = store.save(key, payload, provenance)
     return batch, stored

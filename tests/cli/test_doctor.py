@@ -1,0 +1,31 @@
+import json
+
+from virnuc_dagster.cli import main
+from virnuc_dagster.cli.app import virnuc
+
+
+def test_doctor_tells_what_the_machine_can_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+
+    code = main(["doctor", "--home", str(tmp_path), "--json"])
+
+    found = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert code == 0
+    assert {"python", "torch", "cpu", "device in use", "store", "free space", "bundle mini"} <= found.keys()
+    assert all(finding["ok"] for finding in found.values())
+
+
+def test_doctor_names_what_is_wrong_with_a_remedy(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("VIRNUC_DEVICE", "cuda:7")
+
+    code = main(["doctor", "--home", str(tmp_path), "--json"])
+
+    bad = {f["name"]: f["remedy"] for f in json.loads(capsys.readouterr().out) if not f["ok"]}
+    assert code == 1
+    assert bad.keys() == {"device in use", "dagster instance"}
+    assert all(bad.values())
+
+
+def test_only_what_is_built_is_a_command():
+    assert set(virnuc.commands) == {"doctor", "predict", "up"}
