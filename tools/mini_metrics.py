@@ -13,6 +13,10 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
+SCORED_SHARE = 0.1
+"""Least share of scored windows for a call: no virus of val lies below .15 (the share is not used in the figures)."""
+
+
 def auroc(score: Floats, truth: Bools) -> float:
     """Area under the ROC curve, ties counted half."""
     _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
@@ -47,7 +51,7 @@ def choose_thresholds(score: Floats, virus: Bools, right: float = 0.95, least: f
         least: Share of its class that a call must reach, so that no threshold is chosen for a handful of sequences.
 
     Returns:
-        `viral` and `non_viral`, the former the larger.
+        `viral` and `non_viral`, the former the larger, and the fixed `scored_share`.
     """
 
     def correct(calls: Bools, truth: Bools) -> float:
@@ -61,7 +65,7 @@ def choose_thresholds(score: Floats, virus: Bools, right: float = 0.95, least: f
     non_viral = max((t for t in grid if of_non_viral[t] >= right), default=max(grid, key=lambda t: of_non_viral[t]))
     if non_viral >= viral:
         viral, non_viral = (viral + non_viral) / 2 + 0.01, (viral + non_viral) / 2 - 0.01
-    return {"viral": round(viral, 3), "non_viral": round(non_viral, 3)}
+    return {"viral": round(viral, 3), "non_viral": round(non_viral, 3), "scored_share": SCORED_SHARE}
 
 
 def evaluate(rows: list[dict[str, str]], frames: Frames, scores: Floats) -> tuple[dict[str, float], dict[str, Any]]:

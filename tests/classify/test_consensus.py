@@ -49,6 +49,15 @@ def test_the_first_verdict_that_fits(length, windows, complete, verdict):
     assert result.verdict is verdict
 
 
+@pytest.mark.parametrize(("scored", "verdict"), [(1, Verdict.UNCERTAIN), (2, Verdict.VIRAL)])
+def test_too_few_scored_windows_are_no_evidence(scored, verdict):
+    windows = [window(0.1, 0.9, n) for n in range(scored)] + [window(None, None, n) for n in range(scored, 20)]
+
+    result = score_sequence("s", 9_999, windows, viral=0.7, non_viral=0.3, scored_share=0.1)
+
+    assert (result.verdict, round(result.score, 6)) == (verdict, 0.9)
+
+
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=30))
 def test_the_score_is_the_mean_over_scored_windows(virus):
     windows = [window(None if v is None else 1 - v, v, n) for n, v in enumerate(virus)]

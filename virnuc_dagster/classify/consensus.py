@@ -126,6 +126,7 @@ def score_sequence(
     *,
     viral: float,
     non_viral: float,
+    scored_share: float = 0.0,
     complete: bool = True,
 ) -> SequenceScore:
     """The verdict of one sequence.
@@ -136,6 +137,7 @@ def score_sequence(
         windows: All of its windows.
         viral: Least score of a viral sequence.
         non_viral: Greatest score of a non-viral one.
+        scored_share: Least share of its windows that must be scored for either verdict.
         complete: Whether all of its frames have results; without, no score is given.
     """
     windows = tuple(windows)
@@ -147,6 +149,8 @@ def score_sequence(
         verdict = Verdict.TOO_SHORT
     elif score is None:
         verdict = Verdict.NO_OPEN_FRAME
+    elif len(scores) < scored_share * len(windows):
+        verdict = Verdict.UNCERTAIN
     elif score >= viral:
         verdict = Verdict.VIRAL
     elif score <= non_viral:

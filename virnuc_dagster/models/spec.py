@@ -55,10 +55,14 @@ class HeadSpec(_Part):
 
 
 class Thresholds(_Part):
-    """Sequence verdicts: viral from `viral` upwards, non-viral from `non_viral` downwards, uncertain between."""
+    """Sequence verdicts: viral from `viral` upwards, non-viral from `non_viral` downwards, uncertain between.
+
+    A sequence is also uncertain if less than `scored_share` of its windows could be scored.
+    """
 
     viral: Score
     non_viral: Score
+    scored_share: Score = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Thresholds:

@@ -112,6 +112,7 @@ def _sequences(manifest: Payload, frames: list[FrameScore | None], stage: Predic
             score_windows(sequence_id, spans, mine if complete else []),
             viral=thresholds.viral,
             non_viral=thresholds.non_viral,
+            scored_share=thresholds.scored_share,
             complete=complete,
         )
     if position != len(frames):
@@ -121,9 +122,11 @@ def _sequences(manifest: Payload, frames: list[FrameScore | None], stage: Predic
 def _facts(store: CheckpointStore, batch: str, stage: PredictionStage, manifest: Payload) -> dict[str, str]:
     source = store.record(batch_checkpoint(SEQUENCES, batch))
     spec = stage.bundle.spec
+    viral, non_viral, share = spec.thresholds.viral, spec.thresholds.non_viral, spec.thresholds.scored_share
     return {
         "content of the input (sha256)": source.provenance["inputs"]["content"] if source else "",
-        "bundle": f"{spec.name} (viral from {spec.thresholds.viral}, non-viral up to {spec.thresholds.non_viral})",
+        "bundle": spec.name,
+        "verdicts": f"viral from {viral}, non-viral up to {non_viral}; uncertain under {share:.0%} scored windows",
         "about the bundle": spec.description,
         "precision": stage.options.precision,
         "window length": f"{manifest['window_length']} bases",
