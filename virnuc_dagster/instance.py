@@ -1,13 +1,13 @@
 """The Dagster instance of a home folder: opening it, and clearing away runs whose process is dead."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.resources import files
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
-from virnuc_dagster.checkpoints.files import make_folder, write_atomic
+from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.writer import process_is_gone
 
@@ -32,7 +32,13 @@ def prepare_instance(settings: Settings) -> None:
 def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The instance of a home folder, the same one that its web UI shows."""
     prepare_instance(settings)
-    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(settings.dagster_home))) as instance:
+    with ExitStack() as stack:
+        # One process at a time creates the databases: two at once meet "database is locked".
+        with exclusive(settings.dagster_home):
+            reference = InstanceRef.from_dir(str(settings.dagster_home))
+            instance = stack.enter_context(dg.DagsterInstance.from_ref(reference))
+            instance.get_runs(limit=1)
+            instance.event_log_storage.get_dynamic_partitions("batches")
         yield instance
 
 

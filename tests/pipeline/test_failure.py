@@ -36,6 +36,8 @@ def test_a_damaged_shard_is_named_and_the_others_finish(home, unbroken):
     assert "digest differs" in broken.err
     assert "--force-resume" in broken.err
     assert len(home.records("predictions")) == SHARDS - 1
+    assert broken.run["computed_shards"] == dict.fromkeys(broken.run["computed_shards"], SHARDS - 1)
+    assert all(failed[0].endswith("__0003") for failed in broken.run["failed_shards"].values())
     rows, whole = verdicts(broken), verdicts(unbroken)
     incomplete = {name for name, row in rows.items() if row["verdict"] == "incomplete"}
     assert incomplete

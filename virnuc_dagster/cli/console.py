@@ -21,13 +21,19 @@ _UNITS = {"sequence_batch": "sequences"}
 
 @dataclass
 class StageCount:
-    """What one stage came to in this call."""
+    """What one stage came to in this call, also if it took a second run: a shard computed once stays computed."""
 
-    computed_shards: int = 0
-    reused_shards: int = 0
-    failed_shards: list[str] = field(default_factory=list)
-    rows: int = 0
-    seconds: float = 0.0
+    computed: set[str] = field(default_factory=set)
+    reused: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+
+    def as_counts(self) -> dict[str, int | list[str]]:
+        """The entries of `run.json`."""
+        return {
+            "computed_shards": len(self.computed),
+            "reused_shards": len(self.reused),
+            "failed_shards": sorted(self.failed),
+        }
 
 
 class ConsoleProgress(ProgressBase):
@@ -64,7 +70,7 @@ class ConsoleProgress(ProgressBase):
 
     def start(self, stage: str, shards: int, total: int) -> None:
         """Add a bar for the stage."""
-        self.stages[stage] = StageCount()
+        self.stages.setdefault(stage, StageCount())
         self._began[stage] = time.monotonic()
         self._tasks[stage] = self._bars.add_task(
             _TITLES.get(stage, stage), total=total, unit=_UNITS.get(stage, "frames"), rate=""
@@ -82,17 +88,16 @@ class ConsoleProgress(ProgressBase):
     def shard_done(self, stage: str, shard: str, rows: int, *, reused: bool) -> None:
         """Count a finished shard."""
         count = self.stages[stage]
-        count.rows += rows
-        count.seconds = time.monotonic() - self._began[stage]
+        count.failed.discard(shard)
         if reused:
-            count.reused_shards += 1
             self._bars.advance(self._tasks[stage], rows)
+            count.reused |= {shard} - count.computed
         else:
-            count.computed_shards += 1
+            count.computed.add(shard)
 
     def shard_failed(self, stage: str, shard: str, error: Exception) -> None:
         """Say which shard failed and why, at once."""
-        self.stages[stage].failed_shards.append(shard)
+        self.stages[stage].failed.add(shard)
         self.note(f"{stage} of {shard} failed: {getattr(error, 'message', error)}")
 
     def shard_stale(self, stage: str, shard: str, changed: Sequence[Difference]) -> None:
@@ -110,8 +115,8 @@ class ConsoleProgress(ProgressBase):
     def summary_lines(self) -> list[str]:
         """A line a stage with shards: what was computed and what was reused."""
         return [
-            f"{_TITLES.get(name, name):<22} {count.computed_shards} computed, {count.reused_shards} reused"
-            + (f", {len(count.failed_shards)} failed" if count.failed_shards else "")
+            f"{_TITLES.get(name, name):<22} {len(count.computed)} computed, {len(count.reused)} reused"
+            + (f", {len(count.failed)} failed" if count.failed else "")
             for name, count in self.stages.items()
-            if count.computed_shards or count.reused_shards or count.failed_shards
+            if count.computed or count.reused or count.failed
         ]

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ class _Call:
             done = self._run(batch, progress)
         folder = output / batch if nested else output
         self._copy_results(batch, folder)
-        stages = {stage: asdict(count) for stage, count in progress.stages.items()}
+        stages = {stage: count.as_counts() for stage, count in progress.stages.items()}
         run = {
             "batch": batch,
             "started_at": started_at,
