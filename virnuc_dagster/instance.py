@@ -6,8 +6,10 @@ from importlib.resources import files
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
+from sqlalchemy.exc import DatabaseError
 
 from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
+from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.writer import process_is_gone
 
@@ -28,17 +30,31 @@ def prepare_instance(settings: Settings) -> None:
         write_atomic(config, files("virnuc_dagster").joinpath("instance.yaml").read_bytes())
 
 
+class InstanceError(VirnucError):
+    """The Dagster instance of a home folder cannot be used."""
+
+
 @contextmanager
 def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """The instance of a home folder, the same one that its web UI shows."""
+    """The instance of a home folder, the same one that its web UI shows.
+
+    Raises:
+        InstanceError: Its databases cannot be opened.
+    """
     prepare_instance(settings)
     with ExitStack() as stack:
         # One process at a time creates the databases: two at once meet "database is locked".
         with exclusive(settings.dagster_home):
-            reference = InstanceRef.from_dir(str(settings.dagster_home))
-            instance = stack.enter_context(dg.DagsterInstance.from_ref(reference))
-            instance.get_runs(limit=1)
-            instance.event_log_storage.get_dynamic_partitions("batches")
+            try:
+                reference = InstanceRef.from_dir(str(settings.dagster_home))
+                instance = stack.enter_context(dg.DagsterInstance.from_ref(reference))
+                instance.get_runs(limit=1)
+                instance.event_log_storage.get_dynamic_partitions("batches")
+            except DatabaseError as error:
+                raise InstanceError(
+                    f"the Dagster databases in {settings.dagster_home} cannot be opened: {error.orig}",
+                    hint="move that folder aside and run again: results are in the store, only the run history is lost",
+                ) from error
         yield instance
 
 

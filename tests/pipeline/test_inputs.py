@@ -143,3 +143,21 @@ def test_the_original_programs_files_keep_their_format(predict, tmp_path):
     assert windows[0] == "Modified_ID\tIs_Virus"
     assert [line.split("\t")[0] for line in windows[1:]] == ["s10_chunk_1", "s1_chunk_1", "s2_chunk_1"]
     assert {line.split("\t")[1] for line in windows[1:]} <= {"True", "False"}
+
+
+def test_a_damaged_run_history_is_named_and_costs_no_result(predict, tmp_path):
+    (tmp_path / "x.fa").write_text(">x\n" + "GCTGCC" * 60 + "\n")
+    predict(tmp_path / "x.fa", "--output", tmp_path / "out")
+    expected = (tmp_path / "out" / paths.WINDOWS).read_bytes()
+    dagster_home = tmp_path / "home" / "dagster"
+    for path in dagster_home.rglob("*.db"):
+        path.write_bytes(b"junk")
+
+    code, _, err = predict(tmp_path / "x.fa", "--output", tmp_path / "out")
+    dagster_home.rename(tmp_path / "aside")
+    again, _, _ = predict(tmp_path / "x.fa", "--output", tmp_path / "out")
+
+    assert (code, again) == (1, 0)
+    assert "move that folder aside" in err
+    assert json.loads((tmp_path / "out" / paths.RUN).read_text())["computed_shards"]["esm2_embeddings"] == 0
+    assert (tmp_path / "out" / paths.WINDOWS).read_bytes() == expected
