@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo up test lint
+.PHONY: demo up test torture lint
 
 demo: $(STAMP)  ## the main job on a small real input
 	$(BIN)/virnuc predict demo/demo.fasta --output demo-report
@@ -14,6 +14,9 @@ up: demo  ## the web UI, with the demo batch in it
 
 test: $(STAMP)  ## the whole suite
 	$(BIN)/pytest -n 2 --dist worksteal
+
+torture: $(STAMP)  ## every fault at full size; resumable, takes an hour or more
+	$(BIN)/python tests/torture/run.py .torture
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
