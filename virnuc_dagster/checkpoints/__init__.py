@@ -13,8 +13,9 @@ from virnuc_dagster.checkpoints.errors import (
     StorageError,
 )
 from virnuc_dagster.checkpoints.format import CheckpointKey, CommitRecord, Payload, content_digests
+from virnuc_dagster.checkpoints.protocol import CheckpointStore, Swept
 from virnuc_dagster.checkpoints.provenance import Difference, differences
-from virnuc_dagster.checkpoints.store import CheckpointStore, LocalStore
+from virnuc_dagster.checkpoints.store import LocalStore, Store, open_store
 from virnuc_dagster.checkpoints.validate import Level
 
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
     "NoSpaceError",
     "Payload",
     "StorageError",
+    "Store",
+    "Swept",
     "content_digests",
     "differences",
+    "open_store",
 ]

@@ -24,6 +24,9 @@ Payload: TypeAlias = dict[str, Any]
 
 RECORD_FORMAT = "virnuc-checkpoint"
 RECORD_BYTES_MAX = 4096
+RECORD_SUFFIX = ".pt.done"
+QUARANTINE = ".quarantine"
+FAILED_LIST = "failed_checkpoints.txt"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,199}", re.ASCII)
 
 

@@ -8,19 +8,19 @@ Saving runs in this order, so that a reader finds the previous checkpoint or the
 4. write the commit record the same way and rename it over `<shard>.pt.done`: this rename is the commit;
 5. remove the data files of generations that are no longer kept, and only those.
 
-A crash before 4 leaves the previous record, and with it the previous data file, untouched.
+A crash before 4 leaves the previous record, and with it the previous data file, untouched. The steps on disk are in
+`medium`; what an object store does instead is in `object_medium`.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from virnuc_dagster.checkpoints.errors import (
@@ -28,72 +28,58 @@ from virnuc_dagster.checkpoints.errors import (
     CheckpointError,
     CheckpointIncompatibleError,
     CheckpointMissingError,
-    typed_os_errors,
 )
-from virnuc_dagster.checkpoints.files import (
-    TEMPORARY_SUFFIX,
-    exclusive,
-    make_folder,
-    rename,
-    temporary_file,
-    write_atomic,
+from virnuc_dagster.checkpoints.format import (
+    FAILED_LIST,
+    QUARANTINE,
+    RECORD_BYTES_MAX,
+    RECORD_SUFFIX,
+    CheckpointKey,
+    CommitRecord,
+    Payload,
+    content_digests,
+    serialise,
 )
-from virnuc_dagster.checkpoints.format import CheckpointKey, CommitRecord, Payload, content_digests, serialise
+from virnuc_dagster.checkpoints.medium import LocalMedium, Medium
+from virnuc_dagster.checkpoints.protocol import CheckpointStore, Swept
+from virnuc_dagster.checkpoints.sweep import Sweep
 from virnuc_dagster.checkpoints.validate import Level, check_schema, check_size, read_payload, shape_of
 from virnuc_dagster.checkpoints.versions import CURRENT_VERSION, VersionError, refuse_newer
 
-QUARANTINE = ".quarantine"
-FAILED_LIST = "failed_checkpoints.txt"
-RECORD_SUFFIX = ".pt.done"
+_T = TypeVar("_T")
+_LOOKS_MAX = 100
 
 
-class CheckpointStore(Protocol):
-    """What every backend offers. Keys are `CheckpointKey`; payloads are dicts as `format.KINDS` says."""
-
-    def save(
-        self, key: CheckpointKey, payload: Payload, provenance: Mapping[str, Any], writer: Mapping[str, str] = ...
-    ) -> CommitRecord:
-        """Validate and commit; the previous checkpoint stays until the new one is committed."""
-        ...
-
-    def load(self, key: CheckpointKey, level: Level = ...) -> Payload:
-        """The committed payload, checked against its record."""
-        ...
-
-    def record(self, key: CheckpointKey) -> CommitRecord | None:
-        """The commit record after the quick check (record + size), or None if nothing is committed."""
-        ...
-
-    def list(self, stage: str, batch: str | None = None) -> Sequence[CheckpointKey]:
-        """Committed keys of a stage, sorted."""
-        ...
-
-    def remove(self, key: CheckpointKey) -> None:
-        """Forget a checkpoint: record first, then data."""
-        ...
-
-    def quarantine(self, key: CheckpointKey, reason: str) -> None:
-        """Set a damaged checkpoint aside with its reason; nothing is deleted."""
-        ...
-
-    def sweep(self, grace_seconds: float = ...) -> Sequence[str]:
-        """Remove leftovers of dead writers older than the grace period; returns what was removed."""
-        ...
-
-
-class LocalStore:
-    """A checkpoint store in a local folder (or a network mount with atomic renames).
+def open_store(location: str | Path) -> CheckpointStore:
+    """The store at a location.
 
     Args:
-        root: Folder of the store; created on the first save.
+        location: A folder, or a URL such as `s3://bucket/prefix` or `memory://name` (extra `[s3]` for S3).
+
+    Raises:
+        StorageError: No such kind of place, or its package is not installed.
+    """
+    if "://" not in str(location):
+        return LocalStore(Path(location))
+    from virnuc_dagster.checkpoints.object_medium import ObjectMedium
+
+    return Store(ObjectMedium(str(location)))
+
+
+class Store:
+    """The commit protocol over one medium; implements `CheckpointStore`.
+
+    Args:
+        medium: Where the files lie.
         keep_previous: Generations kept beside the current one.
     """
 
-    def __init__(self, root: Path, keep_previous: int = 1) -> None:
-        self.root = root
+    def __init__(self, medium: Medium, keep_previous: int = 1) -> None:
+        self.medium = medium
+        self.root = medium.root
         self.keep_previous = keep_previous
 
-    def _record_path(self, key: CheckpointKey) -> Path:
+    def _record_path(self, key: CheckpointKey) -> Any:
         return self.root / key.stage / key.batch / f"{key.shard}{RECORD_SUFFIX}"
 
     def save(
@@ -129,18 +115,12 @@ class LocalStore:
         )  # fmt: skip
         record.to_json()  # refuse an oversized record before anything is written
         path = self._record_path(key)
-        make_folder(path.parent)
-        data_path = path.parent / record.file
-        with temporary_file(data_path, data) as temporary:
-            with typed_os_errors(temporary):
-                written = temporary.read_bytes()
-            read_payload(written, temporary, record, Level.FULL)
-            del written
-            with exclusive(path.parent):
-                rename(temporary, data_path)
-                return self._commit(path, record)
+        with self.medium.put_data(
+            path.parent / record.file, data, lambda written, place: read_payload(written, place, record, Level.FULL)
+        ):
+            return self._commit(path, record)
 
-    def _commit(self, path: Path, record: CommitRecord) -> CommitRecord:
+    def _commit(self, path: Any, record: CommitRecord) -> CommitRecord:
         try:
             replaced = self._read_record(path)
         except CheckpointError:
@@ -148,16 +128,13 @@ class LocalStore:
         history = [replaced.file, *replaced.previous] if replaced else []
         history = [name for name in dict.fromkeys(history) if name != record.file]
         record = dataclasses.replace(record, previous=tuple(history[: self.keep_previous]))
-        write_atomic(path, record.to_json())
-        for name in history[self.keep_previous :]:
-            with typed_os_errors(path.parent / name):
-                (path.parent / name).unlink(missing_ok=True)
+        self.medium.put_whole(path, record.to_json())
+        self.medium.retire([path.parent / name for name in history[self.keep_previous :]])
         return record
 
-    def _read_record(self, path: Path) -> CommitRecord | None:
+    def _read_record(self, path: Any) -> CommitRecord | None:
         try:
-            with typed_os_errors(path):
-                text = path.read_bytes()
+            text = self.medium.read(path, RECORD_BYTES_MAX + 1)
         except FileNotFoundError:
             return None
         try:
@@ -177,22 +154,12 @@ class LocalStore:
         Raises:
             CheckpointError: The record is unreadable, or its data file is missing or has another size.
         """
-        path = self._record_path(key)
-        for attempt in (1, 2):
-            record = self._read_record(path)
-            if record is None:
-                return None
-            data_path = path.parent / record.file
-            try:
-                size = data_path.stat().st_size
-            except FileNotFoundError as error:
-                # A writer may have committed twice since the record was read: look once more.
-                if attempt == 2:
-                    raise CheckpointDamagedError(data_path, "corrupted: data file is missing") from error
-                continue
-            check_size(size, data_path, record)
+
+        def checked(record: CommitRecord, path: Any) -> CommitRecord:
+            check_size(self.medium.facts(path)[0], path, record)
             return record
-        return None
+
+        return self._with_record(self._record_path(key), checked)
 
     def load(self, key: CheckpointKey, level: Level = Level.LOAD) -> Payload:
         """The committed payload; what was verified is what is returned (one read, in memory).
@@ -201,25 +168,39 @@ class LocalStore:
             CheckpointMissingError: Nothing is committed.
             CheckpointError: Damaged or incompatible; the message names the file.
         """
-        for attempt in (1, 2):
-            record = self.record(key)
+
+        def loaded(record: CommitRecord, path: Any) -> Payload:
+            check_size(self.medium.facts(path)[0], path, record)  # before reading: the size is bounded by the record
+            return read_payload(self.medium.read(path, record.bytes + 1), path, record, level)
+
+        payload = self._with_record(self._record_path(key), loaded)
+        if payload is None:
+            raise CheckpointMissingError(self._record_path(key))
+        return payload
+
+    def _with_record(self, path: Any, use: Callable[[CommitRecord, Any], _T]) -> _T | None:
+        """Use the data file that the record names; None without a record.
+
+        If it is missing, look at the record again: a writer may have replaced both since. The same record twice with
+        no data file is damage.
+        """
+        seen: CommitRecord | None = None
+        for _ in range(_LOOKS_MAX):
+            record = self._read_record(path)
             if record is None:
-                raise CheckpointMissingError(self._record_path(key))
-            path = self._record_path(key).parent / record.file
+                return None
+            data_path = path.parent / record.file
             try:
-                with typed_os_errors(path):
-                    data = path.read_bytes()
+                return use(record, data_path)
             except FileNotFoundError as error:
-                if attempt == 2:
-                    raise CheckpointDamagedError(path, "corrupted: data file is missing") from error
-                continue
-            return read_payload(data, path, record, level)
-        raise AssertionError("unreachable")
+                if record == seen:
+                    raise CheckpointDamagedError(data_path, "corrupted: data file is missing") from error
+                seen = record
+        raise CheckpointDamagedError(path, f"corrupted: {_LOOKS_MAX} records in a row without their data file")
 
     def list(self, stage: str, batch: str | None = None) -> Sequence[CheckpointKey]:
         """Committed keys of a stage (of one batch), sorted by batch and shard."""
-        folder = self.root / stage
-        records = folder.glob(f"{batch or '*'}/*{RECORD_SUFFIX}")
+        records = self.medium.glob(f"{stage}/{batch or '*'}/*{RECORD_SUFFIX}")
         return sorted(
             (CheckpointKey(stage, path.parent.name, path.name.removesuffix(RECORD_SUFFIX)) for path in records),
             key=str,
@@ -228,72 +209,65 @@ class LocalStore:
     def remove(self, key: CheckpointKey) -> None:
         """Forget a checkpoint with its kept generations. The record goes first: no record ever points at nothing."""
         path = self._record_path(key)
-        if not path.parent.is_dir():
-            return
-        with exclusive(path.parent):
+        with self.medium.locked(path.parent):
             try:
                 record = self._read_record(path)
             except CheckpointError:
                 record = None
-            with typed_os_errors(path):
-                path.unlink(missing_ok=True)
-                for name in (record.file, *record.previous) if record else ():
-                    (path.parent / name).unlink(missing_ok=True)
+            self.medium.unlink(path)
+            for name in (record.file, *record.previous) if record else ():
+                self.medium.unlink(path.parent / name)
 
     def quarantine(self, key: CheckpointKey, reason: str) -> None:
         """Move a damaged checkpoint's record and data file to `.quarantine/` and log the reason; delete nothing."""
         path = self._record_path(key)
-        place = self.root / QUARANTINE
-        make_folder(place)
         tag = uuid.uuid4().hex[:8]
-        with exclusive(path.parent):
+        with self.medium.locked(path.parent):
             names = [path.name]
             with contextlib.suppress(CheckpointError):
                 record = self._read_record(path)
                 names += [record.file] if record else []
             for name in names:  # the record first: from here on the shard counts as missing
+                target = self.root / QUARANTINE / f"{key.stage}.{key.batch}.{tag}.{name}"[-250:]
                 with contextlib.suppress(FileNotFoundError):
-                    rename(path.parent / name, place / f"{key.stage}.{key.batch}.{tag}.{name}"[-250:])
-        self._log_failed(path, reason)
-
-    def _log_failed(self, path: Path, reason: str) -> None:
+                    self.medium.move(path.parent / name, target)
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        line = "|".join(quote(text, safe=" /,:;()=+'\"!?&@#<>[]{}~_-.") for text in (str(path), reason, when)) + "\n"
-        log = self.root / FAILED_LIST
-        with typed_os_errors(log), log.open("a", encoding="utf-8") as file:
-            file.write(line)
+        fields = (quote(text, safe=" /,:;()=+'\"!?&@#<>[]{}~_-.") for text in (str(path), reason, when))
+        self.medium.append_line(self.root / FAILED_LIST, "|".join(fields))
 
-    def sweep(self, grace_seconds: float = 3600.0) -> Sequence[str]:
+    def sweep(
+        self,
+        grace_seconds: float = 3600.0,
+        *,
+        superseded: bool = False,
+        quarantine_seconds: float | None = None,
+        dry_run: bool = False,
+    ) -> Sequence[Swept]:
         """Remove temporary files and unreferenced data files that are older than the grace period.
 
-        The grace period protects a writer that is about to commit.
+        Args:
+            grace_seconds: Younger files are left alone: their writer may be about to commit.
+            superseded: Also remove the generations kept beside the current ones.
+            quarantine_seconds: Also remove quarantined files older than this; None keeps them all.
+            dry_run: Only say what would be removed.
 
         Returns:
-            Paths removed, relative to the root, sorted.
+            The files removed, sorted by path.
         """
-        oldest = time.time() - grace_seconds
-        removed = []
-        for path in sorted(self._leftovers()):
-            with contextlib.suppress(FileNotFoundError), typed_os_errors(path):
-                if path.stat().st_mtime <= oldest:
-                    path.unlink()
-                    removed.append(str(path.relative_to(self.root)))
-        return removed
+        return Sweep(self.medium, self._read_record, grace_seconds, superseded, quarantine_seconds, dry_run).run()
 
-    def _leftovers(self) -> Iterator[Path]:
-        for folder in self.root.glob("*/*/"):
-            if folder.parent.name == QUARANTINE:
-                continue
-            referenced: set[str] = set()
-            unreadable = False
-            for record_path in folder.glob(f"*{RECORD_SUFFIX}"):
-                try:
-                    record = self._read_record(record_path)
-                except CheckpointError:
-                    unreadable = True  # its data file may be among the others: keep them all
-                    continue
-                if record:
-                    referenced |= {record.file, *record.previous}
-            yield from folder.glob(f".*{TEMPORARY_SUFFIX}")
-            if not unreadable:
-                yield from (path for path in folder.glob("*.pt") if path.name not in referenced)
+    def free_bytes(self) -> int | None:
+        """Space left for new checkpoints; None where it is not known (object stores)."""
+        return self.medium.free_bytes()
+
+
+class LocalStore(Store):
+    """A checkpoint store in a local folder (or a network mount with atomic renames).
+
+    Args:
+        root: Folder of the store; created on the first save.
+        keep_previous: Generations kept beside the current one.
+    """
+
+    def __init__(self, root: Path, keep_previous: int = 1) -> None:
+        super().__init__(LocalMedium(root), keep_previous)

@@ -1,0 +1,149 @@
+"""What a store is kept on: the few steps that differ between a local folder and an object store.
+
+A medium knows files, not checkpoints. What it promises of each step is in its class; `store` puts the steps in order.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from virnuc_dagster.checkpoints.errors import typed_os_errors
+from virnuc_dagster.checkpoints.files import exclusive, make_folder, rename, temporary_file, write_atomic
+
+
+class Medium(Protocol):
+    """Files below one root. Paths are `pathlib` paths or look like them (universal_pathlib).
+
+    Every refusal of the medium is a `StorageError` that names the path; a missing file is `FileNotFoundError`.
+    """
+
+    root: Any
+
+    def read(self, path: Any, limit: int | None = None) -> bytes:
+        """The file's bytes, at most `limit` of them."""
+        ...
+
+    def facts(self, path: Any) -> tuple[int, float]:
+        """Size in bytes and time of the last change, seconds since the epoch."""
+        ...
+
+    def glob(self, pattern: str) -> Iterator[Any]:
+        """Files (and folders, where there are any) below the root that match, hidden ones too."""
+        ...
+
+    def put_data(
+        self, path: Any, data: bytes, check: Callable[[bytes, Any], object]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Inside the context `data` lies at `path`, durable, read back and passed by `check`.
+
+        Other writers of the folder are kept out until the context ends, where the medium can.
+        """
+        ...
+
+    def put_whole(self, path: Any, data: bytes) -> None:
+        """Create or replace a small file: readers see the old bytes or the new ones, never a mixture."""
+        ...
+
+    def retire(self, paths: Sequence[Any]) -> None:
+        """Remove data files that no record needs any more, or leave them to the sweep."""
+        ...
+
+    def unlink(self, path: Any) -> None:
+        """Remove a file; one that is gone already is fine."""
+        ...
+
+    def move(self, source: Any, target: Any) -> None:
+        """Put a file elsewhere; the source must be there."""
+        ...
+
+    def locked(self, folder: Any) -> contextlib.AbstractContextManager[None]:
+        """Keep other writers of this folder out, where the medium can."""
+        ...
+
+    def append_line(self, path: Any, line: str) -> None:
+        """Add a line to a log."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Space left; None where it is not known."""
+        ...
+
+
+class LocalMedium:
+    """A local folder, or a network mount with atomic renames.
+
+    A file appears by a rename after its bytes are synced, and its name is synced after the rename, so it survives a
+    power cut as far as the file system keeps what fsync promises. Commits of one folder hold its advisory lock.
+
+    Args:
+        root: The folder; created with the first file.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, path: Path, limit: int | None = None) -> bytes:
+        """The file's bytes."""
+        with typed_os_errors(path), path.open("rb") as file:
+            return file.read(-1 if limit is None else limit)
+
+    def facts(self, path: Path) -> tuple[int, float]:
+        """Size and time of change."""
+        with typed_os_errors(path):
+            facts = path.stat()
+        return facts.st_size, facts.st_mtime
+
+    def glob(self, pattern: str) -> Iterator[Path]:
+        """Matching paths."""
+        return self.root.glob(pattern)
+
+    @contextlib.contextmanager
+    def put_data(self, path: Path, data: bytes, check: Callable[[bytes, Any], object]) -> Iterator[None]:
+        """Temporary file, fsync, read back and check, rename, fsync of the folder."""
+        make_folder(path.parent)
+        with temporary_file(path, data) as temporary:
+            check(self.read(temporary), temporary)
+            with exclusive(path.parent):
+                rename(temporary, path)
+                yield
+
+    def put_whole(self, path: Path, data: bytes) -> None:
+        """Temporary file, fsync, rename, fsync of the folder."""
+        write_atomic(path, data)
+
+    def retire(self, paths: Sequence[Path]) -> None:
+        """Remove at once: the folder's lock keeps a writer of equal content out."""
+        for path in paths:
+            self.unlink(path)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        with typed_os_errors(path):
+            path.unlink(missing_ok=True)
+
+    def move(self, source: Path, target: Path) -> None:
+        """Rename, durably."""
+        make_folder(target.parent)
+        rename(source, target)
+
+    @contextlib.contextmanager
+    def locked(self, folder: Path) -> Iterator[None]:
+        """Hold the folder's advisory lock; no folder, no lock."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(FileNotFoundError):
+                stack.enter_context(exclusive(folder))
+            yield
+
+    def append_line(self, path: Path, line: str) -> None:
+        """One write in append mode: lines of several writers do not mix."""
+        make_folder(path.parent)
+        with typed_os_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def free_bytes(self) -> int | None:
+        """Bytes free on the file system that holds the root (or its nearest existing parent)."""
+        place = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
+        with typed_os_errors(place):
+            return shutil.disk_usage(place).free
