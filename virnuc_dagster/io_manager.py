@@ -1,13 +1,20 @@
 """The bridge from Dagster's outputs and inputs to the checkpoint store. No number is computed here."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from virnuc_dagster.checkpoints import CheckpointKey, CheckpointMissingError, CommitRecord, Level, LocalStore, Payload
+from virnuc_dagster.checkpoints import (
+    CheckpointKey,
+    CheckpointMissingError,
+    CheckpointStore,
+    CommitRecord,
+    Level,
+    Payload,
+    open_store,
+)
 from virnuc_dagster.stages.keys import batch_of
 from virnuc_dagster.writer import writer
 
@@ -19,7 +26,7 @@ class CheckpointIOManager(dg.ConfigurableIOManager):
     output must be committed, or the step fails. Existence means a commit record with a data file of the right size.
     """
 
-    root: str = Field(description="Folder of the checkpoint store.")
+    root: str = Field(description="Folder or URL (s3://...) of the checkpoint store.")
     validation: str = Field(
         default="load",
         pattern="^(skip|load|full)$",
@@ -28,9 +35,9 @@ class CheckpointIOManager(dg.ConfigurableIOManager):
     )
 
     @property
-    def store(self) -> LocalStore:
+    def store(self) -> CheckpointStore:
         """The store itself, for assets that commit shard by shard."""
-        return LocalStore(Path(self.root))
+        return open_store(self.root)
 
     @property
     def level(self) -> Level:

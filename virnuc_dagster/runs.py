@@ -5,7 +5,7 @@ fail does not stop what is downstream of the others.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -23,7 +23,8 @@ from virnuc_dagster.instance import clear_dead_runs, slot_holders
 from virnuc_dagster.partitions import batches, shards
 from virnuc_dagster.stages.batch import BATCH, FRAMES
 from virnuc_dagster.stages.keys import batch_checkpoint
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, ShardStage
+from virnuc_dagster.stages.space import check_space
 from virnuc_dagster.writer import process_tags
 
 SHARD_ASSETS = (dnabert_s_embeddings, esm2_embeddings, predictions)
@@ -45,12 +46,14 @@ class Runner:
         definitions: The assets with the resources of this call.
         instance: The Dagster instance that records the runs.
         store: The checkpoint store that the assets use.
+        stages: What the shard assets compute.
         note: Told what the user should know.
     """
 
     definitions: dg.Definitions
     instance: dg.DagsterInstance
     store: CheckpointStore
+    stages: Sequence[ShardStage]
     note: Callable[[str], None]
 
     def run_batch(self, batch: str) -> BatchRun:
@@ -63,6 +66,7 @@ class Runner:
             Run ids and the errors of failed shards (the report is then incomplete).
 
         Raises:
+            NoSpaceError: The results would not fit; no shard was computed.
             VirnucError: The batch or its report could not be made at all.
         """
         clear_dead_runs(self.instance, self.note)
@@ -72,6 +76,7 @@ class Runner:
         done.run_ids["batch"] = self._run([sequence_batch], {PARTITION_NAME_TAG: batch})
         keys = self.store.load(batch_checkpoint(BATCH, batch))["shards"]
         if keys:
+            check_space(self.store, self.stages, keys, self.note)
             self._run_shards(self._range_tags(keys), done)
         done.run_ids["report"] = self._run([batch_report], {PARTITION_NAME_TAG: batch})
         return done

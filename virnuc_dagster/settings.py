@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from virnuc_dagster.embedding.device import Precision
 from virnuc_dagster.errors import SettingsError
 
 HOME_VARIABLE = "VIRNUC_HOME"
@@ -36,7 +37,7 @@ class Settings(BaseSettings):
     home: Path = DEFAULT_HOME
     bundle: str = "mini"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    precision: str = Field("float32", pattern=r"^(float32|bfloat16|float16)$")
+    precision: Precision = "float32"
     shard_size: int = Field(10_000, ge=1, le=1_000_000)
     token_budget: int = Field(8_192, ge=16)
     threads: int = Field(0, ge=0, le=1024)

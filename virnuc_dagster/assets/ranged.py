@@ -4,24 +4,29 @@ A shard that fails does not stop the others; at the end one error names the fail
 announced so far are in the event log and in the store, and the next run skips them by their records.
 """
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
-from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
 from virnuc_dagster.io_manager import record_metadata
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES
+from virnuc_dagster.stages.ensure import Ensured, ensure_shards
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.stages.shards import Ensured, ShardStage, ensure_shard
+from virnuc_dagster.stages.shards import ShardStage
+from virnuc_dagster.stages.space import check_space
 from virnuc_dagster.writer import process_tags, writer
 
 
 def run_shards(
-    context: dg.AssetExecutionContext, stage: ShardStage, store: LocalStore, progress: Progress, facts: dict[str, Any]
+    context: dg.AssetExecutionContext,
+    stage: ShardStage,
+    store: CheckpointStore,
+    progress: Progress,
+    facts: dict[str, Any],
 ) -> Iterator[dg.AssetMaterialization | dg.Output]:
     """Bring every shard of the run to its wanted state.
 
@@ -33,28 +38,28 @@ def run_shards(
         facts: Metadata for every shard, such as the model.
 
     Yields:
-        An `AssetMaterialization` for each computed shard as soon as it is committed, and at the end one `Output`.
+        An `AssetMaterialization` for each computed shard once it is committed (while the next one is computed, at the
+        latest before the one after it), and at the end one `Output`.
 
     Raises:
         ShardsFailedError: Some shards failed; all others are committed.
+        NoSpaceError: The results would not fit; nothing was computed.
     """
     context.instance.add_run_tags(context.run.run_id, process_tags())
     keys = list(context.partition_keys)
+    check_space(store, [stage], keys, context.log.warning)
     progress.start(stage.name, len(keys), _count_frames(store, keys))
     failed: dict[str, Exception] = {}
-    for key in keys:
-        began = time.monotonic()
-        try:
-            ensured = ensure_shard(stage, key, store, progress, writer(context.run.run_id))
-        except Exception as error:  # any failure of one shard must leave the others their chance
-            failed[key] = error
-            progress.shard_failed(stage.name, key, error)
-            context.log.error(f"{stage.name} of {key} failed: {error}", exc_info=not isinstance(error, VirnucError))
+    for key, outcome in ensure_shards(stage, keys, store, progress, writer(context.run.run_id)):
+        if isinstance(outcome, Exception):
+            failed[key] = outcome
+            trace = None if isinstance(outcome, VirnucError) else outcome
+            context.log.error(f"{stage.name} of {key} failed: {outcome}", exc_info=trace)
             continue
-        if ensured.changed:
-            context.log.info(f"{key} was computed again: {'; '.join(map(str, ensured.changed))}")
-        metadata = _metadata(ensured, time.monotonic() - began) | facts
-        if len(keys) > 1 and not ensured.reused:
+        if outcome.changed:
+            context.log.info(f"{key} was computed again: {'; '.join(map(str, outcome.changed))}")
+        metadata = _metadata(outcome) | facts
+        if len(keys) > 1 and not outcome.reused:
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
         context.add_asset_metadata(metadata, partition_key=key)
     if failed:
@@ -62,7 +67,7 @@ def run_shards(
     yield dg.Output(None)
 
 
-def _count_frames(store: LocalStore, keys: list[str]) -> int:
+def _count_frames(store: CheckpointStore, keys: list[str]) -> int:
     total = 0
     for key in keys:
         try:
@@ -73,10 +78,11 @@ def _count_frames(store: LocalStore, keys: list[str]) -> int:
     return total
 
 
-def _metadata(ensured: Ensured, seconds: float) -> dict[str, Any]:
+def _metadata(ensured: Ensured) -> dict[str, Any]:
     metadata = {**record_metadata(ensured.record), "reused": ensured.reused}
-    if not ensured.reused and seconds > 0:
-        metadata |= {"seconds": round(seconds, 3), "frames_per_second": round(ensured.record.rows / seconds, 1)}
+    if ensured.seconds:
+        rate = ensured.record.rows / ensured.seconds
+        metadata |= {"seconds": round(ensured.seconds, 3), "frames_per_second": round(rate, 1)}
     return metadata
 
 

@@ -119,7 +119,7 @@ class _Call:
             if self.force:
                 for key in set_aside_damaged(self.store, batch):
                     progress.note(f"{key} is damaged: set aside in {self.settings.store / '.quarantine'}")
-            done = self._run(batch, progress)
+            done = self._run(batch, bundle, progress)
         folder = output / batch if nested else output
         self._copy_results(batch, folder)
         stages = {stage: count.as_counts() for stage, count in progress.stages.items()}
@@ -149,18 +149,21 @@ class _Call:
             "error": done.errors[0] if done.errors else None,
         }  # fmt: skip
 
-    def _run(self, batch: str, progress: ConsoleProgress) -> Any:
+    def _run(self, batch: str, bundle: Any, progress: ConsoleProgress) -> Any:
         from virnuc_dagster.definitions import build_definitions
         from virnuc_dagster.instance import open_instance
         from virnuc_dagster.io_manager import CheckpointIOManager
         from virnuc_dagster.runs import Runner
+        from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
 
         io_manager = CheckpointIOManager(root=str(self.settings.store), validation=self.level)
         definitions = build_definitions(
             settings=self.settings, resources={"progress": progress, "checkpoints": io_manager}
         )
         with open_instance(self.settings) as instance:
-            return Runner(definitions, instance, self.store, progress.note).run_batch(batch)
+            predictions = PredictionStage(self.store, bundle, ComputeOptions(precision=self.settings.precision))
+            runner = Runner(definitions, instance, self.store, (*predictions.inputs, predictions), progress.note)
+            return runner.run_batch(batch)
 
     @contextmanager
     def _readable(self, source: str, name: str) -> Iterator[tuple[Path, str]]:

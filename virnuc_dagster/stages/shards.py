@@ -1,11 +1,9 @@
 """The stages that work shard by shard: both embeddings and the predictions.
 
 Each stage says what provenance it wants for a shard (from small records, without loading a tensor) and computes the
-shard. `ensure_shard` puts the two together: a stored result with the wanted provenance is reused, any other is computed
-and committed.
+shard. Whether a shard is computed at all, and when it is saved, is decided in `ensure`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,7 +12,6 @@ from virnuc_dagster.checkpoints import (
     CheckpointMissingError,
     CheckpointStore,
     CommitRecord,
-    Difference,
     Level,
     Payload,
     differences,
@@ -40,6 +37,11 @@ class ShardStage(Protocol):
     """A stage of the pipeline, ready to work on shards of one store with one bundle."""
 
     name: str
+
+    @property
+    def dim(self) -> int:
+        """Columns of a result."""
+        ...
 
     def wanted(self, shard: str) -> dict[str, Any]:
         """The provenance that a result of this shard must have. Raises if an input is missing or stale."""
@@ -92,6 +94,11 @@ class EmbeddingStage:
         self.part: Literal["dnabert_s", "esm2"] = "dnabert_s" if name == DNABERT_S else "esm2"
         self.column = "nucleotide" if name == DNABERT_S else "protein"
 
+    @property
+    def dim(self) -> int:
+        """Width of the encoder's vectors."""
+        return int(getattr(self.bundle.spec, self.part).dim)
+
     @cached_property
     def encoder(self) -> "Encoder":
         """The encoder, loaded at first use: a run that reuses every shard loads no model."""
@@ -138,6 +145,7 @@ class PredictionStage:
 
     METHOD_VERSION = 1
     name = PREDICTIONS
+    dim = 2
 
     def __init__(self, store: CheckpointStore, bundle: "Bundle", options: ComputeOptions) -> None:
         self.store, self.bundle, self.options = store, bundle, options
@@ -193,51 +201,3 @@ class PredictionStage:
         scores = predict(self.head, dna["data"].float(), protein["data"].float()[order])
         progress.advance(self.name, len(order))
         return {"ids": dna["ids"], "data": scores}
-
-
-@dataclass(frozen=True)
-class Ensured:
-    """A shard that is now committed.
-
-    Attributes:
-        record: Its record.
-        reused: Whether it already was the wanted one.
-        changed: Why a stored result was not.
-    """
-
-    record: CommitRecord
-    reused: bool
-    changed: tuple[Difference, ...] = ()
-
-
-def ensure_shard(
-    stage: ShardStage,
-    shard: str,
-    store: CheckpointStore,
-    progress: Progress,
-    writer: Mapping[str, str],
-) -> Ensured:
-    """Reuse a shard whose stored provenance is the wanted one; otherwise compute and commit it.
-
-    Args:
-        stage: What to compute.
-        shard: Shard key.
-        store: Where results are kept.
-        progress: Told of every frame, of the finished shard, and why a stored result was not the wanted one.
-        writer: Who writes, for the record.
-
-    Raises:
-        VirnucError: Inputs missing, stale or damaged; memory or disk full. Whatever was stored stays.
-    """
-    wanted = stage.wanted(shard)
-    stored = store.record(shard_checkpoint(stage.name, shard))
-    changed: list[Difference] = []
-    if stored is not None:
-        changed = differences(stored.provenance, wanted)
-        if not changed:
-            progress.shard_done(stage.name, shard, stored.rows, reused=True)
-            return Ensured(stored, True)
-        progress.shard_stale(stage.name, shard, changed)
-    record = store.save(shard_checkpoint(stage.name, shard), stage.compute(shard, progress), wanted, writer)
-    progress.shard_done(stage.name, shard, record.rows, reused=False)
-    return Ensured(record, False, tuple(changed))

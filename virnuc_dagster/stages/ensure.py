@@ -1,0 +1,130 @@
+"""Bringing shards to their wanted state: reuse what is stored with the wanted provenance, compute and save the rest.
+
+Saving is behind: while shard k is validated and written by one thread, shard k+1 is computed. At most one finished
+shard waits, commits keep the order of the shards, and nothing is reported before it is committed.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord, Difference, NoSpaceError, Payload, differences
+from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.progress import Progress
+from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.shards import ShardStage
+
+
+@dataclass(frozen=True)
+class Ensured:
+    """A shard that is now committed.
+
+    Attributes:
+        record: Its record.
+        reused: Whether it already was the wanted one.
+        changed: Why a stored result was not.
+        seconds: Time spent computing it.
+    """
+
+    record: CommitRecord
+    reused: bool
+    changed: tuple[Difference, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A shard that waits to be saved."""
+
+    payload: Payload
+    wanted: Mapping[str, Any]
+    changed: tuple[Difference, ...]
+    began: float = field(default_factory=time.monotonic)
+
+
+class NotTriedError(VirnucError):
+    """A shard was left out because an earlier one met a full disk: computing it would have been for nothing."""
+
+    exit_code = NoSpaceError.exit_code
+
+
+def ensure_shards(
+    stage: ShardStage,
+    shards: Iterable[str],
+    store: CheckpointStore,
+    progress: Progress,
+    writer: Mapping[str, str],
+) -> Iterator[tuple[str, Ensured | Exception]]:
+    """Reuse or compute shard after shard; a shard that fails does not stop the others.
+
+    Args:
+        stage: What to compute.
+        shards: Shard keys.
+        store: Where results are kept.
+        progress: Told of every frame, of each shard that is committed or failed, and why a stored one was not wanted.
+        writer: Who writes, for the records.
+
+    Yields:
+        Every shard once, in order: `Ensured` after its commit, or the error that kept it from being committed. Once
+        the disk is full, the shards that would have to be computed are not tried (`NotTriedError`).
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="save") as saver:
+        waiting: tuple[str, Future[Ensured]] | None = None
+        full = False
+        for shard in shards:
+            begun = _begin(stage, shard, store, progress, full=full)
+            if waiting is not None:
+                outcome = _settled(stage, *waiting, progress)
+                full = full or isinstance(outcome, NoSpaceError)
+                yield waiting[0], outcome
+                waiting = None
+            if isinstance(begun, _Computed):
+                waiting = shard, saver.submit(_save, stage, shard, store, begun, writer)
+            else:
+                yield shard, begun
+        if waiting is not None:
+            yield waiting[0], _settled(stage, *waiting, progress)
+
+
+def _begin(
+    stage: ShardStage, shard: str, store: CheckpointStore, progress: Progress, *, full: bool
+) -> Ensured | _Computed | Exception:
+    """Reuse the stored result or compute a new one."""
+    try:
+        wanted = stage.wanted(shard)
+        stored = store.record(shard_checkpoint(stage.name, shard))
+        changed = tuple(differences(stored.provenance, wanted)) if stored else ()
+        if stored and not changed:
+            progress.shard_done(stage.name, shard, stored.rows, reused=True)
+            return Ensured(stored, True)
+        if full:
+            raise NotTriedError(f"{stage.name} of {shard} was not tried: no space left", hint="free some space first")
+        if changed:
+            progress.shard_stale(stage.name, shard, changed)
+        began = time.monotonic()
+        return _Computed(stage.compute(shard, progress), wanted, changed, began)
+    except Exception as error:  # whatever it is, the other shards must have their chance
+        progress.shard_failed(stage.name, shard, error)
+        return error
+
+
+def _save(
+    stage: ShardStage, shard: str, store: CheckpointStore, computed: _Computed, writer: Mapping[str, str]
+) -> Ensured:
+    """Commit one shard; runs in the saver's thread."""
+    seconds = time.monotonic() - computed.began
+    record = store.save(shard_checkpoint(stage.name, shard), computed.payload, computed.wanted, writer)
+    return Ensured(record, False, computed.changed, seconds)
+
+
+def _settled(stage: ShardStage, shard: str, save: Future[Ensured], progress: Progress) -> Ensured | Exception:
+    """Wait for a save and tell of it."""
+    try:
+        ensured = save.result()
+    except Exception as error:
+        progress.shard_failed(stage.name, shard, error)
+        return error
+    progress.shard_done(stage.name, shard, ensured.record.rows, reused=False)
+    return ensured
