@@ -1,0 +1,137 @@
+"""Shards are saved behind the computation, in order, and told of only after their commit."""
+
+import itertools
+import threading
+import time
+
+import pytest
+import torch
+
+from virnuc_dagster.checkpoints import LocalStore, NoSpaceError
+from virnuc_dagster.progress import Progress
+from virnuc_dagster.stages.ensure import Ensured, NotTriedError, ensure_shards
+from virnuc_dagster.stages.keys import shard_checkpoint
+
+SHARDS = [f"demo-1__{number:04d}" for number in range(1, 6)]
+
+
+class Stage:
+    """A stage whose result of a shard is the shard's number."""
+
+    name, dim = "esm2_embeddings", 4
+
+    def __init__(self, log: list, failing: tuple[str, ...] = ()) -> None:
+        self.log, self.failing = log, failing
+
+    def wanted(self, shard):
+        return {"of": shard}
+
+    def compute(self, shard, progress):
+        self.log.append(("compute", shard))
+        if shard in self.failing:
+            raise RuntimeError("no")
+        time.sleep(0.02)
+        return {"ids": ["a", "b"], "data": torch.full((2, 4), float(shard[-4:]))}
+
+
+class Store(LocalStore):
+    """Notes when a save begins and ends, takes its time, and may refuse."""
+
+    def __init__(self, root, log: list, refused: dict | None = None) -> None:
+        super().__init__(root)
+        self.log, self.refused = log, refused or {}
+
+    def save(self, key, payload, provenance, writer=None):
+        self.log.append(("save", key.shard))
+        assert threading.current_thread() is not threading.main_thread()
+        time.sleep(0.05)
+        if error := self.refused.get(key.shard):
+            raise error
+        record = super().save(key, payload, provenance, writer)
+        self.log.append(("saved", key.shard))
+        return record
+
+
+class Told(Progress):
+    def __init__(self, log: list) -> None:
+        self.log = log
+
+    def shard_done(self, stage, shard, rows, *, reused):
+        self.log.append(("told", shard))
+
+    def shard_failed(self, stage, shard, error):
+        self.log.append(("failed", shard))
+
+
+def test_the_next_shard_is_computed_while_one_is_saved(tmp_path):
+    log: list = []
+
+    outcomes = list(ensure_shards(Stage(log), SHARDS, Store(tmp_path, log), Told(log), {}))
+
+    assert [key for key, _ in outcomes] == SHARDS
+    assert all(isinstance(outcome, Ensured) and not outcome.reused for _, outcome in outcomes)
+    for this, following in itertools.pairwise(SHARDS):
+        assert log.index(("compute", following)) < log.index(("saved", this)), "saving must not hold up computing"
+        assert log.index(("saved", this)) < log.index(("save", following)), "one save at a time, in order"
+    for shard in SHARDS:
+        assert log.index(("saved", shard)) < log.index(("told", shard)), "told before it was committed"
+        assert LocalStore(tmp_path).load(shard_checkpoint(Stage.name, shard))["data"][0, 0] == float(shard[-4:])
+
+
+def test_at_most_one_finished_shard_waits(tmp_path):
+    log: list = []
+    for _ in ensure_shards(Stage(log), SHARDS, Store(tmp_path, log), Told(log), {}):
+        waiting = sum(word == "compute" for word, _ in log) - sum(word == "saved" for word, _ in log)
+        assert waiting <= 1
+
+
+def test_a_failed_save_and_a_failed_computation_leave_the_others(tmp_path):
+    log: list = []
+    store = Store(tmp_path, log, refused={SHARDS[1]: OSError("worn out")})
+
+    outcomes = dict(ensure_shards(Stage(log, failing=(SHARDS[3],)), SHARDS, store, Told(log), {}))
+
+    assert list(outcomes) == SHARDS
+    assert isinstance(outcomes[SHARDS[1]], OSError)
+    assert isinstance(outcomes[SHARDS[3]], RuntimeError)
+    assert [key.shard for key in store.list(Stage.name)] == [SHARDS[0], SHARDS[2], SHARDS[4]]
+    assert ("told", SHARDS[1]) not in log
+    assert ("failed", SHARDS[1]) in log
+
+
+def test_nothing_more_is_computed_once_the_disk_is_full(tmp_path):
+    log: list = []
+    LocalStore(tmp_path).save(
+        shard_checkpoint(Stage.name, SHARDS[4]), Stage([]).compute("x0005", None), {"of": SHARDS[4]}
+    )
+    store = Store(tmp_path, log, refused={SHARDS[0]: NoSpaceError("full")})
+
+    outcomes = dict(ensure_shards(Stage(log), SHARDS, store, Told(log), {}))
+
+    assert isinstance(outcomes[SHARDS[0]], NoSpaceError)
+    assert [type(outcomes[shard]) for shard in SHARDS[2:4]] == [NotTriedError] * 2
+    assert outcomes[SHARDS[4]].reused, "what is stored already needs no space"
+    assert sum(word == "compute" for word, _ in log) == 2  # the second had begun before the refusal was known
+
+
+def test_stopping_midway_keeps_what_was_finished(tmp_path):
+    log: list = []
+    steps = ensure_shards(Stage(log), SHARDS, Store(tmp_path, log), Told(log), {})
+    next(steps)
+
+    steps.close()
+
+    stored = [key.shard for key in LocalStore(tmp_path).list(Stage.name)]
+    assert stored == SHARDS[: len(stored)]
+    assert len(stored) >= 1
+
+
+@pytest.mark.parametrize("reused", [0, 3])
+def test_a_second_pass_computes_only_what_is_missing(tmp_path, reused):
+    list(ensure_shards(Stage([]), SHARDS[:reused], Store(tmp_path, []), Progress(), {}))
+    log: list = []
+
+    outcomes = dict(ensure_shards(Stage(log), SHARDS, Store(tmp_path, log), Progress(), {}))
+
+    assert [shard for word, shard in log if word == "compute"] == SHARDS[reused:]
+    assert [outcome.reused for outcome in outcomes.values()] == [True] * reused + [False] * (5 - reused)
