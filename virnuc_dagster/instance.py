@@ -10,6 +10,7 @@ from sqlalchemy.exc import DatabaseError
 
 from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
 from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.home import open_home
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.writer import process_is_gone
 
@@ -23,7 +24,12 @@ _UNFINISHED = [
 
 
 def prepare_instance(settings: Settings) -> None:
-    """Create the instance folder with its `dagster.yaml`, unless the user has put one there."""
+    """Bring the home up to date and create its instance folder with `dagster.yaml`, unless the user has put one there.
+
+    Raises:
+        HomeError: The home is of a newer version of this program.
+    """
+    open_home(settings.home)
     make_folder(settings.dagster_home)
     config = settings.dagster_home / CONFIG_NAME
     if not config.exists():

@@ -71,15 +71,21 @@ class Runner:
         """
         clear_dead_runs(self.instance, self.note)
         done = BatchRun()
-        if not self.instance.has_dynamic_partition(str(batches.name), batch):
-            self.instance.add_dynamic_partitions(str(batches.name), [batch])
-        done.run_ids["batch"] = self._run([sequence_batch], {PARTITION_NAME_TAG: batch})
-        keys = self.store.load(batch_checkpoint(BATCH, batch))["shards"]
+        keys = self.cut_batch(batch, done)
         if keys:
             check_space(self.store, self.stages, keys, self.note)
             self._run_shards(self._range_tags(keys), done)
         done.run_ids["report"] = self._run([batch_report], {PARTITION_NAME_TAG: batch})
         return done
+
+    def cut_batch(self, batch: str, done: BatchRun | None = None) -> list[str]:
+        """Register a batch whose sequences are stored, cut it into frames, and return the keys of its shards."""
+        if not self.instance.has_dynamic_partition(str(batches.name), batch):
+            self.instance.add_dynamic_partitions(str(batches.name), [batch])
+        run_id = self._run([sequence_batch], {PARTITION_NAME_TAG: batch})
+        if done is not None:
+            done.run_ids["batch"] = run_id
+        return list(self.store.load(batch_checkpoint(BATCH, batch))["shards"])
 
     def _run_shards(self, tags: dict[str, str], done: BatchRun) -> None:
         """One run for all stages; if shards fail in it, a run for each stage.

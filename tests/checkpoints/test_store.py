@@ -1,5 +1,6 @@
 """The commit protocol: previous or new, never a third state; whatever is damaged is named."""
 
+import dataclasses
 import hashlib
 import multiprocessing
 import resource
@@ -226,10 +227,21 @@ def test_a_record_that_points_elsewhere_is_refused(tmp_path):
     store = LocalStore(tmp_path)
     record = store.save(KEY, payload(1), {})
     path = tmp_path / "esm2_embeddings/demo-1/demo-1__0001.pt.done"
-    path.write_text(path.read_text().replace(record.file, "../../secret.pt"))
+    path.write_bytes(dataclasses.replace(record, file="../../secret.pt").to_json())  # a record that is whole otherwise
 
     with pytest.raises(CheckpointDamagedError, match="points to"):
         store.load(KEY)
+
+
+def test_any_change_of_a_record_is_found(tmp_path):
+    store = LocalStore(tmp_path)
+    store.save(KEY, payload(1), {"model": "a"}, {"host": "h"})
+    path = tmp_path / "esm2_embeddings/demo-1/demo-1__0001.pt.done"
+    good = path.read_bytes()
+    for position in range(len(good)):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        with pytest.raises(CheckpointError):
+            store.record(KEY)
 
 
 def test_quarantine_keeps_the_evidence_and_the_reason(tmp_path):

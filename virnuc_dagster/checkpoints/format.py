@@ -127,26 +127,30 @@ class CommitRecord:
         Raises:
             ValueError: If it would exceed 4 KiB (provenance is meant to be digests, not content).
         """
-        text = json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n"
+        values = asdict(self)
+        text = _canonical(values | {"check": _check_of(values)})
         if len(text) > RECORD_BYTES_MAX:
             raise ValueError(f"commit record of {len(text)} bytes exceeds {RECORD_BYTES_MAX}")
         return text
 
     @classmethod
     def from_json(cls, text: builtins.bytes) -> "CommitRecord":
-        """Parse a record strictly.
+        """Parse a record strictly: its bytes must be exactly those that were written.
 
         Raises:
-            ValueError: If it is no JSON object, lacks a field, has a field of the wrong type, or points elsewhere.
+            ValueError: If a bit was flipped, or it is no record, lacks a field, has one of the wrong type, or points
+                elsewhere.
         """
         if len(text) > RECORD_BYTES_MAX:
-            raise ValueError(f"record of {len(text)} bytes exceeds {RECORD_BYTES_MAX}")
+            raise ValueError(f"record exceeds {RECORD_BYTES_MAX} bytes")
         try:
             values = json.loads(text)
         except RecursionError as error:
             raise ValueError("record is nested too deeply") from error
         if not isinstance(values, dict) or values.get("format") != RECORD_FORMAT:
             raise ValueError("not a commit record")
+        if _canonical(values) != text or values.pop("check", None) != _check_of(values):
+            raise ValueError("its check digest differs: the record is not as it was written")
         names = {f.name for f in fields(cls)}
         if missing := names - values.keys():
             raise ValueError(f"record lacks {', '.join(sorted(missing))}")
@@ -160,6 +164,16 @@ class CommitRecord:
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,199}\.[0-9a-f]{16}\.pt", name, re.ASCII):
                 raise ValueError(f"record points to {name!r}")
         return cls(**{name: values[name] for name in names} | {"previous": tuple(previous)})
+
+
+def _canonical(values: Mapping[str, Any]) -> bytes:
+    """The one way to write a record."""
+    return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _check_of(values: Mapping[str, Any]) -> str:
+    """Digest of a record's other fields (also unknown ones of a newer minor), so that a flipped bit in it is found."""
+    return hashlib.sha256(_canonical(values)).hexdigest()[:16]
 
 
 _RECORD_TYPES: dict[str, type] = {

@@ -66,6 +66,27 @@ def open_store(location: str | Path) -> CheckpointStore:
     return Store(ObjectMedium(str(location)))
 
 
+def read_record(path: object, text: bytes) -> CommitRecord:
+    """Parse the bytes of a commit record.
+
+    Args:
+        path: Where they came from, for messages.
+        text: The bytes.
+
+    Raises:
+        CheckpointIncompatibleError: The record is of a newer format.
+        CheckpointDamagedError: It is not as it was written.
+    """
+    try:
+        values = json.loads(text[: RECORD_BYTES_MAX + 1])
+        refuse_newer(values.get("version") if isinstance(values, dict) else None)
+        return CommitRecord.from_json(text)
+    except VersionError as error:
+        raise CheckpointIncompatibleError(path, f"incompatible: {error}", hint="") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointDamagedError(path, f"corrupted: commit record: {error}") from error
+
+
 class Store:
     """The commit protocol over one medium; implements `CheckpointStore`.
 
@@ -137,14 +158,7 @@ class Store:
             text = self.medium.read(path, RECORD_BYTES_MAX + 1)
         except FileNotFoundError:
             return None
-        try:
-            values = json.loads(text)
-            refuse_newer(values.get("version") if isinstance(values, dict) else None)
-            return CommitRecord.from_json(text)
-        except VersionError as error:
-            raise CheckpointIncompatibleError(path, f"incompatible: {error}", hint="") from error
-        except (ValueError, RecursionError) as error:
-            raise CheckpointDamagedError(path, f"corrupted: commit record: {error}") from error
+        return read_record(path, text)
 
     def record(self, key: CheckpointKey) -> CommitRecord | None:
         """The commit record after the quick check, or None if nothing is committed.

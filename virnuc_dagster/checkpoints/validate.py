@@ -35,7 +35,9 @@ def check_size(size: int, path: object, record: CommitRecord | None) -> None:
         raise CheckpointDamagedError(path, f"corrupted: size differs ({size:,} bytes, committed {record.bytes:,})")
 
 
-def read_payload(data: bytes, path: object, record: CommitRecord | None, level: Level = Level.LOAD) -> Payload:
+def read_payload(
+    data: bytes, path: object, record: CommitRecord | None, level: Level = Level.LOAD, *, map_location: str = "cpu"
+) -> Payload:
     """Check the bytes of one data file and return what they hold, migrated to the current version.
 
     Args:
@@ -43,6 +45,7 @@ def read_payload(data: bytes, path: object, record: CommitRecord | None, level: 
         path: Where it came from, for messages.
         record: Its commit record; `None` for files of older programs, which have none.
         level: How much to check.
+        map_location: Where tensors go; `meta` reads their shapes alone (with `Level.SKIP`).
 
     Raises:
         CheckpointDamagedError: The bytes are not the committed ones.
@@ -53,7 +56,7 @@ def read_payload(data: bytes, path: object, record: CommitRecord | None, level: 
         _check_zip(data, path)
     if level is not Level.SKIP and record is not None and hashlib.sha256(data).hexdigest() != record.sha256:
         raise CheckpointDamagedError(path, "corrupted: digest differs from the commit record")
-    payload = _tensor_only_load(data, path)
+    payload = _tensor_only_load(data, path, map_location)
     try:
         payload = migrate(payload)
     except VersionError as error:
@@ -80,12 +83,12 @@ def _check_zip(data: bytes, path: object) -> None:
         raise CheckpointDamagedError(path, f"corrupted: not a valid ZIP archive ({error})") from error
 
 
-def _tensor_only_load(data: bytes, path: object) -> dict[str, Any]:
+def _tensor_only_load(data: bytes, path: object, map_location: str) -> dict[str, Any]:
     """Level 3. `weights_only` admits tensors and plain types; a pickle that would run code is refused."""
     import torch
 
     try:
-        payload = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        payload = torch.load(io.BytesIO(data), weights_only=True, map_location=map_location)
     except Exception as error:  # torch raises whatever the damaged pickle made it meet
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointDamagedError(path, f"corrupted: torch.load failed ({reason[:160]})") from error

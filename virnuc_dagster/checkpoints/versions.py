@@ -49,16 +49,19 @@ def refuse_newer(text: object) -> None:
 def migrate(payload: dict[str, Any]) -> dict[str, Any]:
     """Bring a loaded payload to `CURRENT_VERSION`, step by step, without changing the argument.
 
+    A payload that was older says so under `migrated_from`.
+
     Raises:
         VersionError: If the version is unreadable or newer than this program.
         KeyError, TypeError, ValueError: If an old payload lacks what its version promises.
     """
     refuse_newer(payload.get("version"))
+    found = payload.get("version") or LEGACY_VERSION
     while (version := parse_version(payload.get("version"))) < parse_version(CURRENT_VERSION):
         step = MIGRATIONS.get(version[0])
         if step is None:
             raise VersionError(f"no migration from version {payload.get('version')}")
-        payload = step(payload)
+        payload = {**step(payload), "migrated_from": found}
     return payload
 
 

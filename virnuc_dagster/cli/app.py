@@ -10,6 +10,8 @@ from typing import TextIO
 import click
 
 from virnuc_dagster import __version__
+from virnuc_dagster.cli.batches import batches
+from virnuc_dagster.cli.checkpoints import checkpoints
 from virnuc_dagster.cli.doctor import doctor
 from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
@@ -20,6 +22,8 @@ _EXAMPLES = """\b
 Examples:
   virnuc predict contigs.fasta --output results
   virnuc up                      # the web UI on what was computed
+  virnuc batches list            # what this home holds
+  virnuc checkpoints validate    # is all of it whole?
   virnuc doctor                  # what this machine can do
 """
 
@@ -30,7 +34,7 @@ def virnuc() -> None:
     """Find the viral sequences in a batch (VirNucPro on Dagster)."""
 
 
-for command in (predict, up, doctor):
+for command in (predict, up, batches, checkpoints, doctor):
     virnuc.add_command(command)
 
 

@@ -98,12 +98,14 @@ class _Call:
         """
         # Imported late: `--help` and usage errors need neither Dagster nor numpy.
         from virnuc_dagster.embedding.device import resolve_device
+        from virnuc_dagster.home import open_home
         from virnuc_dagster.models.bundle import open_bundle
         from virnuc_dagster.runs import set_aside_damaged
         from virnuc_dagster.stages.batch import add_sequences
 
         began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         bundle = open_bundle(self.settings.bundle)
+        open_home(self.settings.home)
         device = str(resolve_device(self.settings.device))
         with ConsoleProgress(self.console, quiet=self.quiet) as progress:
             with self._readable(source, name) as (path, shown):

@@ -1,0 +1,180 @@
+"""`virnuc batches`: what is in this home, and taking something out of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from virnuc_dagster.cli.options import home_option
+from virnuc_dagster.errors import InputError
+from virnuc_dagster.settings import Settings
+
+
+@click.group()
+def batches() -> None:
+    """Add, list, show and remove batches of sequences."""
+
+
+@batches.command(
+    epilog="""\b
+Examples:
+  virnuc batches add contigs.fasta.gz
+  virnuc batches add *.fasta          # then materialize their shards in the web UI"""
+)
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.option("--bundle", help="Model bundle, which says the window length [default: mini].")
+@click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
+@home_option
+def add(inputs: tuple[Path, ...], **flags: Any) -> int:
+    """Read files, cut them into frames and shards, and register those; nothing is embedded yet."""
+    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.definitions import build_definitions
+    from virnuc_dagster.instance import open_instance
+    from virnuc_dagster.models.bundle import open_bundle
+    from virnuc_dagster.runs import Runner
+    from virnuc_dagster.stages.batch import add_sequences
+
+    settings = Settings.read(**flags)
+    store = open_store(settings.store)
+    window_length = open_bundle(settings.bundle).spec.window_length
+    with open_instance(settings) as instance:
+        runner = Runner(
+            build_definitions(settings=settings), instance, store, (), lambda note: click.echo(note, err=True)
+        )
+        for path in inputs:
+            batch, record = add_sequences(
+                store, path, path.name, window_length=window_length, shard_size=settings.shard_size
+            )
+            shards = runner.cut_batch(batch)
+            click.echo(f"{batch}\t{record.rows:,} sequences\t{len(shards):,} shards")
+    return 0
+
+
+@batches.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@home_option
+def list_batches(as_json: bool, **flags: Any) -> int:
+    """Every batch of this home: sequences, frames, shards, and how many shards have predictions."""
+    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.stages.batch import SEQUENCES
+
+    settings = Settings.read(**flags)
+    store = open_store(settings.store)
+    rows = [_facts(settings, store, key.batch) for key in store.list(SEQUENCES)]
+    if as_json:
+        click.echo(json.dumps({"batches": rows}, indent=2))
+        return 0
+    if not rows:
+        click.echo(f"no batch in {settings.home}; add one with `virnuc predict FILE --output DIR`")
+        return 0
+    table = Table("batch", "sequences", "frames", "shards", "predicted", "report", box=None, pad_edge=False)
+    for row in rows:
+        counts = (f"{row[name]:,}" if row[name] is not None else "-" for name in ("sequences", "frames", "shards"))
+        table.add_row(row["batch"], *counts, f"{row['predicted_shards']:,}", "yes" if row["report"] else "-")
+    Console().print(table)
+    return 0
+
+
+@batches.command()
+@click.argument("batch")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@home_option
+def show(batch: str, as_json: bool, **flags: Any) -> int:
+    """What is stored of one BATCH (its key, or a beginning of it that fits no other)."""
+    from virnuc_dagster.checkpoints import open_store
+
+    settings = Settings.read(**flags)
+    store = open_store(settings.store)
+    facts = _facts(settings, store, _resolve(settings, store, batch))
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        for name, value in facts.items():
+            click.echo(f"{name:<18}{value:,}" if isinstance(value, int) else f"{name:<18}{value or '-'}")
+    return 0
+
+
+@batches.command(
+    epilog="""\b
+Examples:
+  virnuc batches remove lambda-3f9a1c07           # say what would go
+  virnuc batches remove lambda-3f9a1c07 --yes"""
+)
+@click.argument("batch")
+@click.option("--yes", is_flag=True, help="Remove; without it, only say what would be removed.")
+@home_option
+def remove(batch: str, yes: bool, **flags: Any) -> int:
+    """Remove one BATCH: stored results, partitions and report. A line in removed_batches.jsonl stays."""
+    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.instance import clear_dead_runs, open_instance
+    from virnuc_dagster.partitions import forget_batch, runs_at_work
+    from virnuc_dagster.stages.removal import batch_files, remove_batch
+
+    settings = Settings.read(**flags)
+    store = open_store(settings.store)
+    found = batch_files(store, settings.reports, _resolve(settings, store, batch))
+    what = f"{found.batch}: {len(found.checkpoints):,} checkpoints, {found.bytes:,} bytes, {len(found.shards):,} shards"
+    if not yes:
+        click.echo(f"{what}{', its report' if found.report else ''} would be removed; run again with --yes")
+        return 0
+    with open_instance(settings) as instance:
+        clear_dead_runs(instance, _note)
+        if run_ids := runs_at_work(instance, found.batch):
+            raise InputError(
+                f"run {', '.join(run_id[:8] for run_id in run_ids)} is at work on {found.batch}",
+                hint="wait for it or terminate it in the web UI, then remove the batch",
+            )
+        forget_batch(instance, found.batch)
+        remove_batch(store, settings.home, found)
+    click.echo(f"{what} removed")
+    return 0
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _resolve(settings: Settings, store: Any, name: str) -> str:
+    """The batch key that a name means.
+
+    Raises:
+        InputError: None, or more than one.
+    """
+    from virnuc_dagster.stages.batch import SEQUENCES
+
+    known = [key.batch for key in store.list(SEQUENCES)]
+    if name in known:
+        return name
+    fitting = [batch for batch in known if batch.startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise InputError(f"{name!r} fits {len(fitting)} batches: {', '.join(fitting[:5])}", hint="give more of the key")
+    raise InputError(f"no batch {name!r} in {settings.home}", hint="`virnuc batches list` shows what is there")
+
+
+def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
+    """Counts of one batch, from records alone; None where it is not cut yet."""
+    from virnuc_dagster.report import paths
+    from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
+    from virnuc_dagster.stages.keys import batch_checkpoint
+    from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+
+    frames = [store.record(key) for key in store.list(FRAMES, batch)]
+    cut = store.record(batch_checkpoint(BATCH, batch)) is not None
+    source = store.record(batch_checkpoint(SEQUENCES, batch))
+    report = settings.reports / batch / paths.HTML
+    return {
+        "batch": batch,
+        "sequences": source.rows if source else None,
+        "added_at": source.created_at if source else None,
+        "frames": sum(record.rows for record in frames if record) if cut else None,
+        "shards": len(frames) if cut else None,
+        "dnabert_s_shards": len(store.list(DNABERT_S, batch)),
+        "esm2_shards": len(store.list(ESM2, batch)),
+        "predicted_shards": len(store.list(PREDICTIONS, batch)),
+        "report": str(report) if report.exists() else None,
+    }
