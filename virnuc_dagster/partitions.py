@@ -25,7 +25,7 @@ def forget_batch(instance: dg.DagsterInstance, batch: str) -> None:
 
 def runs_at_work(instance: dg.DagsterInstance, batch: str) -> list[str]:
     """Ids of unfinished runs that concern a batch or its shards."""
-    filters = dg.RunsFilter(statuses=list(IN_PROGRESS_RUN_STATUSES) + [dg.DagsterRunStatus.QUEUED])
+    filters = dg.RunsFilter(statuses=[*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.QUEUED])
     names = (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
     return [
         run.run_id

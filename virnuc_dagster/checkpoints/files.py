@@ -24,8 +24,9 @@ def fsync_folder(folder: Path) -> None:
 
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents durably; each new name is synced in its parent."""
-    if folder.is_dir():
-        return
+    with typed_os_errors(folder):
+        if folder.is_dir():
+            return
     make_folder(folder.parent)
     with typed_os_errors(folder):
         folder.mkdir(exist_ok=True)
@@ -49,7 +50,7 @@ def temporary_file(target: Path, data: bytes) -> Iterator[Path]:
                 os.fsync(descriptor)
         yield path
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), typed_os_errors(path):
             path.unlink()
 
 
@@ -79,4 +80,5 @@ def exclusive(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        with typed_os_errors(folder):
+            os.close(descriptor)

@@ -4,12 +4,14 @@ A medium knows files, not checkpoints. What it promises of each step is in its c
 """
 
 import contextlib
+import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from virnuc_dagster.checkpoints.errors import typed_os_errors
+from virnuc_dagster.checkpoints.errors import StorageError, typed_os_errors
 from virnuc_dagster.checkpoints.files import exclusive, make_folder, rename, temporary_file, write_atomic
 
 
@@ -84,24 +86,51 @@ class LocalMedium:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def _parts(self, path: Path) -> list[Path]:
+        """The folders below the root that lead to a path."""
+        names = path.relative_to(self.root).parts[:-1]
+        return [self.root.joinpath(*names[: depth + 1]) for depth in range(len(names))]
+
+    def _refuse_links(self, path: Path) -> None:
+        """No folder below the root may be a symbolic link: it could lead out of the store."""
+        for part in self._parts(path):
+            with typed_os_errors(path):
+                is_link = part.is_symlink()
+            if is_link:
+                raise StorageError(
+                    f"{part}: a symbolic link inside the store is not followed",
+                    hint="let the store's root be the link, or mount the other disk there",
+                    path=str(part),
+                )
+
     def read(self, path: Path, limit: int | None = None) -> bytes:
-        """The file's bytes."""
-        with typed_os_errors(path), path.open("rb") as file:
-            return file.read(-1 if limit is None else limit)
+        """The file's bytes; a symbolic link is not followed."""
+        self._refuse_links(path)
+        with typed_os_errors(path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            with open(descriptor, "rb") as file:  # noqa: PTH123 - from a descriptor
+                return file.read(-1 if limit is None else limit)
 
     def facts(self, path: Path) -> tuple[int, float]:
         """Size and time of change."""
+        self._refuse_links(path)
         with typed_os_errors(path):
-            facts = path.stat()
+            facts = path.lstat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise StorageError(f"{path}: not a regular file", hint="a store holds files only", path=str(path))
         return facts.st_size, facts.st_mtime
 
     def glob(self, pattern: str) -> Iterator[Path]:
-        """Matching paths."""
-        return self.root.glob(pattern)
+        """Matching paths; what lies behind a symbolic link is not part of the store."""
+        with typed_os_errors(self.root):
+            for path in self.root.glob(pattern):
+                if not any(part.is_symlink() for part in self._parts(path)):
+                    yield path
 
     @contextlib.contextmanager
     def put_data(self, path: Path, data: bytes, check: Callable[[bytes, Any], object]) -> Iterator[None]:
         """Temporary file, fsync, read back and check, rename, fsync of the folder."""
+        self._refuse_links(path)
         make_folder(path.parent)
         with temporary_file(path, data) as temporary:
             check(self.read(temporary), temporary)
@@ -111,6 +140,7 @@ class LocalMedium:
 
     def put_whole(self, path: Path, data: bytes) -> None:
         """Temporary file, fsync, rename, fsync of the folder."""
+        self._refuse_links(path)
         write_atomic(path, data)
 
     def retire(self, paths: Sequence[Path]) -> None:
@@ -120,11 +150,14 @@ class LocalMedium:
 
     def unlink(self, path: Path) -> None:
         """Remove a file."""
+        self._refuse_links(path)
         with typed_os_errors(path):
             path.unlink(missing_ok=True)
 
     def move(self, source: Path, target: Path) -> None:
         """Rename, durably."""
+        self._refuse_links(source)
+        self._refuse_links(target)
         make_folder(target.parent)
         rename(source, target)
 

@@ -7,12 +7,19 @@ before anything is unpickled: bytes that are not the committed ones are never pa
 import enum
 import hashlib
 import io
-import zipfile
+import re
 from typing import Any
 
+from virnuc_dagster.checkpoints import archive
 from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, CheckpointIncompatibleError
 from virnuc_dagster.checkpoints.format import KINDS, CommitRecord, Kind, Payload
 from virnuc_dagster.checkpoints.versions import VersionError, migrate
+from virnuc_dagster.errors import VirnucError
+
+#: The first release whose `weights_only` load is hardened.
+TORCH_MIN = (2, 6)
+_DEPTH_MAX = 3
+_PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
 
 
 class Level(enum.Enum):
@@ -52,8 +59,12 @@ def read_payload(
         CheckpointIncompatibleError: They are not a checkpoint of a known kind and version.
     """
     check_size(len(data), path, record)
-    if level is Level.FULL or record is None:
-        _check_zip(data, path)
+    try:
+        members = archive.members(data)
+        if level is Level.FULL or record is None:
+            archive.check_crcs(data, members)
+    except archive.ArchiveError as error:
+        raise CheckpointDamagedError(path, f"corrupted: not a valid ZIP archive ({error})") from error
     if level is not Level.SKIP and record is not None and hashlib.sha256(data).hexdigest() != record.sha256:
         raise CheckpointDamagedError(path, "corrupted: digest differs from the commit record")
     payload = _tensor_only_load(data, path, map_location)
@@ -68,33 +79,53 @@ def read_payload(
     return payload
 
 
-def _check_zip(data: bytes, path: object) -> None:
-    """Level 2. Members must be stored uncompressed, as torch writes them: a ZIP bomb cannot even be opened."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            if any(m.compress_type != zipfile.ZIP_STORED for m in members):
-                raise zipfile.BadZipFile("compressed members")
-            if sum(m.file_size for m in members) > len(data):
-                raise zipfile.BadZipFile("members overlap")
-            if (bad := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"CRC of {bad} differs")
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise CheckpointDamagedError(path, f"corrupted: not a valid ZIP archive ({error})") from error
-
-
 def _tensor_only_load(data: bytes, path: object, map_location: str) -> dict[str, Any]:
     """Level 3. `weights_only` admits tensors and plain types; a pickle that would run code is refused."""
     import torch
 
+    _require_torch(torch.__version__)
     try:
         payload = torch.load(io.BytesIO(data), weights_only=True, map_location=map_location)
     except Exception as error:  # torch raises whatever the damaged pickle made it meet
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointDamagedError(path, f"corrupted: torch.load failed ({reason[:160]})") from error
-    if not isinstance(payload, dict):
-        raise CheckpointIncompatibleError(path, f"incompatible: holds a {type(payload).__name__}, not a dict")
+    if type(payload) is not dict or not all(type(name) is str for name in payload):
+        raise CheckpointIncompatibleError(path, f"incompatible: holds a {type(payload).__name__}, not a dict of names")
+    if problem := _tensor_problem(payload, len(data)):
+        raise CheckpointDamagedError(path, f"corrupted: {problem}")
     return payload
+
+
+def _tensor_problem(payload: Payload, size: int) -> str | None:
+    """Whether a tensor claims more than the file can hold: a view may repeat one stored number a billion times."""
+    import torch
+
+    total = 0
+    waiting: list[tuple[Any, int]] = [(payload, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            if type(value) is not torch.Tensor or value.layout != torch.strided or value.is_quantized:
+                return f"holds a {type(value).__name__} of layout {value.layout}"
+            total += value.numel() * value.element_size()
+            if total > size:
+                return f"tensors claim {total:,} bytes in a file of {size:,}"
+        elif isinstance(value, dict | list | tuple) and depth < _DEPTH_MAX:
+            children = value.values() if isinstance(value, dict) else value
+            waiting += ((child, depth + 1) for child in children if not isinstance(child, str | float | int))
+        elif not isinstance(value, _PLAIN):
+            return f"holds a {type(value).__name__}"
+    return None
+
+
+def _require_torch(version: str) -> None:
+    """Older releases of torch can be made to run code by a hostile file even with `weights_only`."""
+    found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if found < TORCH_MIN:
+        raise VirnucError(
+            f"torch {version} is too old to load files safely; {'.'.join(map(str, TORCH_MIN))} or newer is needed",
+            hint="pip install --upgrade torch",
+        )
 
 
 def check_schema(payload: Payload, path: object, record: CommitRecord | None, *, values: bool) -> None:
@@ -132,6 +163,8 @@ def _shape_problem(payload: Payload, kind: Kind, record: CommitRecord | None) ->
         column = payload[name]
         if not isinstance(column, torch.Tensor) or column.layout != torch.strided or column.ndim != dimensions:
             return f"{name} is not a tensor of {dimensions} dimensions"
+        if record is not None and not column.is_contiguous():
+            return f"{name} is a view"
         if str(column.dtype).removeprefix("torch.") not in dtypes:
             return f"{name} has dtype {column.dtype}"
         if len(column) != rows:
