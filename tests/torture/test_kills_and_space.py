@@ -2,10 +2,10 @@
 
 import contextlib
 import itertools
-import os
 import resource
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_a_fresh_process_finds_the_same(tmp_path):
     save(tmp_path, 1)
     for _ in random_kills(lambda: save(tmp_path, version_at(tmp_path) + 1), 5, 0.05, seed=3):
         pass
-    assert fresh_process(FRESH, str(tmp_path), os.path.dirname(__file__)) == str(version_at(tmp_path))
+    assert fresh_process(FRESH, str(tmp_path), str(Path(__file__).parent)) == str(version_at(tmp_path))
 
 
 def limited(limit: int, operate):
@@ -79,7 +79,7 @@ def limited(limit: int, operate):
 
 @pytest.mark.parametrize("name", ["first save", "overwrite"])
 def test_files_may_not_grow(name, tmp_path, full, ledger):
-    """T5: every size of room, up to what is needed: exit code 5, the bytes needed, the previous version, no leftover."""
+    """T5: any room that is too small: exit code 5, the bytes needed, the previous version, no leftover."""
     needs("strace")
     rows = 4_000
     root = tmp_path / "store"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from virnuc_dagster.checkpoints.errors import StorageError, typed_os_errors
-from virnuc_dagster.checkpoints.files import exclusive, make_folder, rename, temporary_file, write_atomic
+from virnuc_dagster.checkpoints.files import exclusive, fsync_folder, make_folder, rename, temporary_file, write_atomic
 
 
 class Medium(Protocol):
@@ -54,6 +54,10 @@ class Medium(Protocol):
 
     def unlink(self, path: Any) -> None:
         """Remove a file; one that is gone already is fine."""
+        ...
+
+    def settle(self, folder: Any) -> None:
+        """Make removals durable before what depends on them is removed."""
         ...
 
     def move(self, source: Any, target: Any) -> None:
@@ -148,6 +152,11 @@ class LocalMedium:
         for path in paths:
             self.unlink(path)
 
+    def settle(self, folder: Path) -> None:
+        """Fsync of the folder."""
+        with contextlib.suppress(FileNotFoundError):
+            fsync_folder(folder)
+
     def unlink(self, path: Path) -> None:
         """Remove a file."""
         self._refuse_links(path)
@@ -160,6 +169,7 @@ class LocalMedium:
         self._refuse_links(target)
         make_folder(target.parent)
         rename(source, target)
+        fsync_folder(source.parent)
 
     @contextlib.contextmanager
     def locked(self, folder: Path) -> Iterator[None]:

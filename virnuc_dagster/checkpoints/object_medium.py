@@ -114,6 +114,9 @@ class ObjectMedium:
         with contextlib.suppress(FileNotFoundError), self._typed(path):
             self.files.rm_file(path.path)
 
+    def settle(self, folder: Any) -> None:
+        """Nothing: a DELETE that was answered is done."""
+
     def move(self, source: Any, target: Any) -> None:
         """Copy, then DELETE: after a crash between the two, both are there."""
         with self._typed(source):

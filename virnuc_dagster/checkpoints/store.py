@@ -229,6 +229,7 @@ class Store:
             except CheckpointError:
                 record = None
             self.medium.unlink(path)
+            self.medium.settle(path.parent)
             for name in (record.file, *record.previous) if record else ():
                 self.medium.unlink(path.parent / name)
 

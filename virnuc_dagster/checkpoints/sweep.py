@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from virnuc_dagster.checkpoints.errors import CheckpointError
+from virnuc_dagster.checkpoints.errors import CheckpointError, StorageError
 from virnuc_dagster.checkpoints.files import TEMPORARY_SUFFIX
 from virnuc_dagster.checkpoints.format import QUARANTINE, RECORD_SUFFIX, CommitRecord
 from virnuc_dagster.checkpoints.medium import Medium
@@ -57,7 +57,7 @@ class Sweep:
             if name.endswith(RECORD_SUFFIX):
                 try:
                     record = self.read_record(path)
-                except CheckpointError:
+                except (CheckpointError, StorageError):
                     unreadable = True  # its data file may be among the others: keep them all
                 else:
                     records |= {path: record} if record else {}
