@@ -170,9 +170,6 @@ def _gadgets(canary: str) -> Iterator[Case]:
         "storage outside the archive": tensor(
             0, (4,), (1,), Persistent("storage", torch.FloatStorage, "../../../etc/passwd", "cpu", 4)
         ),
-        "on a device that is not there": tensor(
-            0, (4,), (1,), Persistent("storage", torch.FloatStorage, "0", "cuda:9", 4)
-        ),
         "a storage that is a program": tensor(
             0, (4,), (1,), Persistent("module", Runs(open, canary, "w"), "0", "cpu", 4)
         ),

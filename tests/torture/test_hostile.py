@@ -125,6 +125,6 @@ def test_an_old_torch_is_refused_at_run_time(tmp_path, monkeypatch, version):
 
 
 def test_the_torch_in_use_is_accepted():
-    validate_module._require_torch("2.6.0")
-    validate_module._require_torch("10.0.1+cpu")
+    validate_module.require_torch("2.6.0")
+    validate_module.require_torch("10.0.1+cpu")
     assert validate_module.TORCH_MIN == (2, 6)

@@ -13,6 +13,7 @@ from typing import Any
 from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, CheckpointError, CheckpointIncompatibleError
 from virnuc_dagster.checkpoints.files import TEMPORARY_SUFFIX
 from virnuc_dagster.checkpoints.format import QUARANTINE, RECORD_BYTES_MAX, RECORD_SUFFIX, CommitRecord
+from virnuc_dagster.checkpoints.legacy import read_legacy
 from virnuc_dagster.checkpoints.store import read_record
 from virnuc_dagster.checkpoints.validate import Level, check_size, read_payload, shape_of
 
@@ -89,7 +90,8 @@ def examine(path: Path) -> Finding:
             finding = _committed(record_path, full=False)
             if finding.path.name == data_path.name:
                 return finding
-    return _uncommitted(data_path, full=True, level=Level.SKIP)
+    finding = _uncommitted(data_path, full=True, level=Level.SKIP)
+    return _uncommitted(data_path, full=True) if finding.bad else finding  # a segment holds no tensor to leave out
 
 
 def _audit_folder(folder: Path, *, full: bool) -> Iterator[Finding]:
@@ -163,6 +165,8 @@ def _uncommitted(path: Path, *, full: bool, level: Level = Level.FULL) -> Findin
         data = path.read_bytes()
         if address:
             _check_address(path, data, address[1])
+        if not address and level is Level.FULL:
+            return _older_program(path, size)
         payload = read_payload(data, path, None, level, map_location="meta" if level is Level.SKIP else "cpu")
     except CheckpointError as error:
         return _bad(path, error)
@@ -171,6 +175,13 @@ def _uncommitted(path: Path, *, full: bool, level: Level = Level.FULL) -> Findin
         path, "leftover" if address else "ok", "no record names it" if address else "", bytes=size, rows=rows, dim=dim,
         dtype=dtype, kind=str(payload["kind"]), version=str(payload.get("migrated_from", payload["version"])),
     )  # fmt: skip
+
+
+def _older_program(path: Path, size: int) -> Finding:
+    """A file of an older program, read in full."""
+    old = read_legacy(path)
+    rows, dim = old.data.shape
+    return Finding(path, "ok", version=old.version, kind=old.kind, rows=rows, dim=dim, dtype="float32", bytes=size)
 
 
 def _check_address(path: Path, data: bytes, address: str) -> None:

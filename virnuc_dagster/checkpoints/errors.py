@@ -15,6 +15,7 @@ class CheckpointError(VirnucError):
     """A stored checkpoint cannot be used (fields: `path`, `reason`)."""
 
     exit_code: ClassVar[int] = 3
+    error_type: ClassVar[str] = "corrupted"
 
     def __init__(self, path: object, reason: str, *, hint: str = FORCE_RESUME_HINT) -> None:
         super().__init__(f"{path}: {reason}", hint=hint, path=str(path), reason=reason)
@@ -28,11 +29,14 @@ class CheckpointDamagedError(CheckpointError):
 class CheckpointIncompatibleError(CheckpointError):
     """The bytes are whole, but they are not a checkpoint that this version can read."""
 
+    error_type: ClassVar[str] = "incompatible"
+
 
 class CheckpointMissingError(CheckpointError):
     """Nothing was committed under this key."""
 
     exit_code: ClassVar[int] = 1
+    error_type: ClassVar[str] = "missing"
 
     def __init__(self, path: object, reason: str = "no checkpoint was committed here") -> None:
         super().__init__(path, reason, hint="materialize it first: `virnuc predict` computes whatever is missing")

@@ -38,12 +38,14 @@ class Kind:
         text: Names of the columns that are list[str] of length N.
         tensors: Column name -> (allowed dtypes, number of dimensions); the first dimension is N.
         free: Keys with a type of their own whose length is not N.
+        optional: Names of int64 columns of length N that may be there.
         probabilities: The rows of `data` sum to 1.
     """
 
     text: tuple[str, ...] = ()
     tensors: Mapping[str, tuple[tuple[str, ...], int]] = field(default_factory=dict)
     free: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     probabilities: bool = False
 
     @property
@@ -66,7 +68,7 @@ KINDS: dict[str, Kind] = {
     "dnabert_s_embeddings": Kind(tensors={"data": (_FLOATS, 2)}),
     "esm2_embeddings": Kind(tensors={"data": (_FLOATS, 2)}),
     "predictions": Kind(tensors={"data": (("float32",), 2)}, probabilities=True),
-    "merged_features": Kind(tensors={"data": (("float32",), 2)}),
+    "merged_features": Kind(tensors={"data": (("float32",), 2)}, optional=("labels",)),
 }
 
 
@@ -161,7 +163,7 @@ class CommitRecord:
         if not all(isinstance(name, str) for name in previous):
             raise ValueError("record field previous is not a list of names")
         for name in (values["file"], *previous):
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,199}\.[0-9a-f]{16}\.pt", name, re.ASCII):
+            if not re.fullmatch(r"\w[\w.-]{0,199}\.[0-9a-f]{16}\.pt", name, re.ASCII):
                 raise ValueError(f"record points to {name!r}")
         return cls(**{name: values[name] for name in names} | {"previous": tuple(previous)})
 
@@ -202,8 +204,9 @@ def serialise(kind: str, payload: Payload) -> bytes:
             return seen.setdefault(value, value)
         return [canonical(item) for item in value] if isinstance(value, list) else value
 
-    whole = {"version": CURRENT_VERSION, "status": "complete", "kind": kind, **payload}
-    ordered = {canonical(name): canonical(whole[name]) for name in KINDS[kind].required}
+    whole = {**payload, "version": CURRENT_VERSION, "status": "complete", "kind": kind}
+    names = [*KINDS[kind].required, *(name for name in KINDS[kind].optional if name in whole)]
+    ordered = {canonical(name): canonical(whole[name]) for name in names}
     buffer = io.BytesIO()
     torch.save(ordered, buffer)
     return buffer.getvalue()

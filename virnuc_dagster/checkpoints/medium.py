@@ -68,8 +68,8 @@ class Medium(Protocol):
         """Keep other writers of this folder out, where the medium can."""
         ...
 
-    def append_line(self, path: Any, line: str) -> None:
-        """Add a line to a log."""
+    def append_line(self, path: Any, line: str, limit: int) -> None:
+        """Add a line to a log that keeps its newest lines within `limit` bytes."""
         ...
 
     def free_bytes(self) -> int | None:
@@ -179,11 +179,15 @@ class LocalMedium:
                 stack.enter_context(exclusive(folder))
             yield
 
-    def append_line(self, path: Path, line: str) -> None:
-        """One write in append mode: lines of several writers do not mix."""
+    def append_line(self, path: Path, line: str, limit: int) -> None:
+        """One write in append mode, so that lines of several writers do not mix; at the limit the older half goes."""
         make_folder(path.parent)
-        with typed_os_errors(path), path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with typed_os_errors(path), path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+            full = file.tell() > limit
+        if full:
+            lines = self.read(path).splitlines(keepends=True)
+            write_atomic(path, b"".join(lines[len(lines) // 2 :]))
 
     def free_bytes(self) -> int | None:
         """Bytes free on the file system that holds the root (or its nearest existing parent)."""

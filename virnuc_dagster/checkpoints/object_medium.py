@@ -128,8 +128,8 @@ class ObjectMedium:
         """No lock."""
         yield
 
-    def append_line(self, path: Any, line: str) -> None:
-        """One object a line, in a folder of the log's name: objects cannot be appended to."""
+    def append_line(self, path: Any, line: str, limit: int) -> None:
+        """One object a line, in a folder of the log's name: objects cannot be appended to. There is no limit."""
         digest = hashlib.sha256(line.encode()).hexdigest()[:16]
         self._put(path.parent / f"{path.name}.d" / f"{digest}.txt", line.encode() + b"\n")
 

@@ -18,10 +18,8 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from virnuc_dagster.checkpoints.errors import (
     CheckpointDamagedError,
@@ -29,8 +27,8 @@ from virnuc_dagster.checkpoints.errors import (
     CheckpointIncompatibleError,
     CheckpointMissingError,
 )
+from virnuc_dagster.checkpoints.failed import log_failed
 from virnuc_dagster.checkpoints.format import (
-    FAILED_LIST,
     QUARANTINE,
     RECORD_BYTES_MAX,
     RECORD_SUFFIX,
@@ -125,17 +123,36 @@ class Store:
             CheckpointError: The payload is not valid for its kind; nothing was replaced.
             NoSpaceError, StorageError: The disk refused; nothing was replaced.
         """
-        whole = {"version": CURRENT_VERSION, "status": "complete", **payload, "kind": key.stage}
-        check_schema(whole, key, None, values=False)
-        data = serialise(key.stage, payload)
+        return self.save_as(self._record_path(key), key.stage, payload, provenance, writer)
+
+    def save_as(
+        self,
+        path: Any,
+        kind: str,
+        payload: Payload,
+        provenance: Mapping[str, Any],
+        writer: Mapping[str, str] | None = None,
+    ) -> CommitRecord:
+        """Commit a payload under a record path of one's own, below the root; otherwise like `save`.
+
+        Args:
+            path: Where the commit record goes; its name is `<name>.pt.done`.
+            kind: What the payload is.
+            payload: See `save`.
+            provenance: See `save`.
+            writer: See `save`.
+        """
+        whole = {**payload, "version": CURRENT_VERSION, "status": "complete", "kind": kind}
+        check_schema(whole, path, None, values=False)
+        data = serialise(kind, payload)
+        shard = path.name.removesuffix(RECORD_SUFFIX)
         digest = hashlib.sha256(data).hexdigest()
         rows, dim, dtype = shape_of(payload)
         record = CommitRecord(
-            kind=key.stage, file=f"{key.shard}.{digest[:16]}.pt", bytes=len(data), sha256=digest, rows=rows, dim=dim,
+            kind=kind, file=f"{shard}.{digest[:16]}.pt", bytes=len(data), sha256=digest, rows=rows, dim=dim,
             dtype=dtype, content=content_digests(payload), provenance=dict(provenance), writer=dict(writer or {}),
         )  # fmt: skip
         record.to_json()  # refuse an oversized record before anything is written
-        path = self._record_path(key)
         with self.medium.put_data(
             path.parent / record.file, data, lambda written, place: read_payload(written, place, record, Level.FULL)
         ):
@@ -168,12 +185,16 @@ class Store:
         Raises:
             CheckpointError: The record is unreadable, or its data file is missing or has another size.
         """
+        return self.record_at(self._record_path(key))
 
-        def checked(record: CommitRecord, path: Any) -> CommitRecord:
-            check_size(self.medium.facts(path)[0], path, record)
+    def record_at(self, path: Any) -> CommitRecord | None:
+        """The record at a path of one's own (see `save_as`); otherwise like `record`."""
+
+        def checked(record: CommitRecord, data_path: Any) -> CommitRecord:
+            check_size(self.medium.facts(data_path)[0], data_path, record)
             return record
 
-        return self._with_record(self._record_path(key), checked)
+        return self._with_record(path, checked)
 
     def load(self, key: CheckpointKey, level: Level = Level.LOAD) -> Payload:
         """The committed payload; what was verified is what is returned (one read, in memory).
@@ -182,14 +203,19 @@ class Store:
             CheckpointMissingError: Nothing is committed.
             CheckpointError: Damaged or incompatible; the message names the file.
         """
+        return self.load_at(self._record_path(key), level)
 
-        def loaded(record: CommitRecord, path: Any) -> Payload:
-            check_size(self.medium.facts(path)[0], path, record)  # before reading: the size is bounded by the record
-            return read_payload(self.medium.read(path, record.bytes + 1), path, record, level)
+    def load_at(self, path: Any, level: Level = Level.LOAD) -> Payload:
+        """The payload behind a record at a path of one's own (see `save_as`); otherwise like `load`."""
 
-        payload = self._with_record(self._record_path(key), loaded)
+        def loaded(record: CommitRecord, data_path: Any) -> Payload:
+            # Before reading: the size is bounded by the record.
+            check_size(self.medium.facts(data_path)[0], data_path, record)
+            return read_payload(self.medium.read(data_path, record.bytes + 1), data_path, record, level)
+
+        payload = self._with_record(path, loaded)
         if payload is None:
-            raise CheckpointMissingError(self._record_path(key))
+            raise CheckpointMissingError(path)
         return payload
 
     def _with_record(self, path: Any, use: Callable[[CommitRecord, Any], _T]) -> _T | None:
@@ -246,9 +272,7 @@ class Store:
                 target = self.root / QUARANTINE / f"{key.stage}.{key.batch}.{tag}.{name}"[-250:]
                 with contextlib.suppress(FileNotFoundError):
                     self.medium.move(path.parent / name, target)
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        fields = (quote(text, safe=" /,:;()=+'\"!?&@#<>[]{}~_-.") for text in (str(path), reason, when))
-        self.medium.append_line(self.root / FAILED_LIST, "|".join(fields))
+        log_failed(self.medium, path, reason)
 
     def sweep(
         self,

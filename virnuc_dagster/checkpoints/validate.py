@@ -83,7 +83,7 @@ def _tensor_only_load(data: bytes, path: object, map_location: str) -> dict[str,
     """Level 3. `weights_only` admits tensors and plain types; a pickle that would run code is refused."""
     import torch
 
-    _require_torch(torch.__version__)
+    require_torch(torch.__version__)
     try:
         payload = torch.load(io.BytesIO(data), weights_only=True, map_location=map_location)
     except Exception as error:  # torch raises whatever the damaged pickle made it meet
@@ -118,8 +118,12 @@ def _tensor_problem(payload: Payload, size: int) -> str | None:
     return None
 
 
-def _require_torch(version: str) -> None:
-    """Older releases of torch can be made to run code by a hostile file even with `weights_only`."""
+def require_torch(version: str) -> None:
+    """Refuse a torch that a hostile file can make run code even with `weights_only`.
+
+    Raises:
+        VirnucError: It is older than 2.6.
+    """
     found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if found < TORCH_MIN:
         raise VirnucError(

@@ -88,7 +88,7 @@ def show(batch: str, as_json: bool, **flags: Any) -> int:
 
     settings = Settings.read(**flags)
     store = open_store(settings.store)
-    facts = _facts(settings, store, _resolve(settings, store, batch))
+    facts = _facts(settings, store, resolve_batch(settings, store, batch))
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
@@ -115,13 +115,13 @@ def remove(batch: str, yes: bool, **flags: Any) -> int:
 
     settings = Settings.read(**flags)
     store = open_store(settings.store)
-    found = batch_files(store, settings.reports, _resolve(settings, store, batch))
+    found = batch_files(store, settings.reports, resolve_batch(settings, store, batch))
     what = f"{found.batch}: {len(found.checkpoints):,} checkpoints, {found.bytes:,} bytes, {len(found.shards):,} shards"
     if not yes:
         click.echo(f"{what}{', its report' if found.report else ''} would be removed; run again with --yes")
         return 0
     with open_instance(settings) as instance:
-        clear_dead_runs(instance, _note)
+        clear_dead_runs(instance, note)
         if run_ids := runs_at_work(instance, found.batch):
             raise InputError(
                 f"run {', '.join(run_id[:8] for run_id in run_ids)} is at work on {found.batch}",
@@ -133,11 +133,12 @@ def remove(batch: str, yes: bool, **flags: Any) -> int:
     return 0
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """Tell the user something that is not the command's output."""
     click.echo(text, err=True)
 
 
-def _resolve(settings: Settings, store: Any, name: str) -> str:
+def resolve_batch(settings: Settings, store: Any, name: str) -> str:
     """The batch key that a name means.
 
     Raises:

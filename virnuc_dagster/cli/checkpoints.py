@@ -145,6 +145,90 @@ def sweep(
     return 0
 
 
+@checkpoints.command(
+    epilog="""\b
+Examples:
+  virnuc checkpoints migrate old_run/
+  virnuc checkpoints migrate old_run/output_1_ESM.pt --json"""
+)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def migrate(folder: Path, as_json: bool) -> int:
+    """Write current checkpoints beside the files of older programs in FOLDER (or for one file); those stay."""
+    from virnuc_dagster.checkpoints.legacy import find_legacy, migrate_file
+
+    done = [migrate_file(path) for path in find_legacy(folder)]
+    if not done:
+        raise InputError(f"no older file below {folder}", hint="name a folder that holds files such as output_1_ESM.pt")
+    failed = [file for file in done if file.record is None]
+    if as_json:
+        files = [{"path": str(f.path), "written": f.record and f.record.file, "reason": f.reason} for f in done]
+        click.echo(json.dumps({"files": files}, indent=2))
+        return 3 if failed else 0
+    for file in done:
+        outcome = f"not migrated: {file.reason}" if file.record is None else file.record.file
+        click.echo(f"{file.path} -> {outcome}{' (done before)' if file.done_before else ''}")
+    return 3 if failed else 0
+
+
+@checkpoints.command(
+    "import",
+    epilog="""\b
+Example:
+  virnuc batches add contigs.fasta
+  virnuc checkpoints import old_run/ --batch contigs
+  virnuc predict contigs.fasta --output results     # computes only what was not imported""",
+)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--batch", required=True, help="The batch that the vectors belong to: its key or the beginning of it.")
+@click.option("--bundle", help="The bundle whose encoders computed them [default: mini].")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@home_option
+def import_(folder: Path, batch: str, as_json: bool, **flags: Any) -> int:
+    """Adopt embeddings of the original program or its refactoring, so that they are not computed again.
+
+    Vectors are joined to the batch's frames by id. FOLDER is searched for files such as output_1_DNABERT_S.pt,
+    output_1_ESM.pt and output_1_merged.pt; they stay as they are.
+    """
+    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.cli.batches import note, resolve_batch
+    from virnuc_dagster.definitions import build_definitions
+    from virnuc_dagster.instance import open_instance
+    from virnuc_dagster.models.bundle import open_bundle
+    from virnuc_dagster.runs import Runner
+    from virnuc_dagster.stages.adopt import adopt
+    from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
+    from virnuc_dagster.writer import writer
+
+    settings = Settings.read(**flags)
+    store = open_store(settings.store)
+    key = resolve_batch(settings, store, batch)
+    with open_instance(settings) as instance:
+        Runner(build_definitions(settings=settings), instance, store, (), note).cut_batch(key)
+    stages = PredictionStage(store, open_bundle(settings.bundle), ComputeOptions()).inputs
+    done = adopt(store, key, folder, stages, writer("import"))
+    if as_json:
+        refused = {str(path): reason for path, reason in done.refused.items()}
+        facts = {"batch": key, "used": list(map(str, done.used)), "refused": refused}
+        click.echo(json.dumps(facts | {"stages": [vars(stage) for stage in done.stages]}, indent=2))
+    else:
+        _print_import(done)
+    return 3 if done.refused else 0
+
+
+def _print_import(done: Any) -> None:
+    for path in done.used:
+        click.echo(f"read     {path}")
+    for path, reason in done.refused.items():
+        click.echo(f"refused  {path}: {reason}")
+    for stage in done.stages:
+        lacking = sum(stage.missing.values())
+        click.echo(
+            f"{stage.stage}: {len(stage.adopted):,} shards adopted, {len(stage.present):,} already there, "
+            f"{len(stage.missing):,} to be computed" + (f" ({lacking:,} frames are in no file)" if lacking else "")
+        )
+
+
 def _bytes(size: float) -> str:
     """A size for people, in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):

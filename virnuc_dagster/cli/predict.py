@@ -207,6 +207,8 @@ def _print_result(result: dict[str, Any]) -> None:
             click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     counts = ", ".join(f"{count:,} {verdict}" for verdict, count in summary["verdicts"].items())
     click.echo(f"\n{summary['sequences']:,} sequences: {counts}")
+    if imported := summary.get("imported_shards"):
+        click.echo(f"{imported:,} shards hold embeddings computed by another program")
     if not summary["complete"]:
         click.echo("INCOMPLETE: some shards have no result; run the same command again")
     click.echo(f"report: {folder / paths.HTML}")

@@ -10,11 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord, Difference, NoSpaceError, Payload, differences
+from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord, Difference, NoSpaceError, Payload
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.stages.shards import ShardStage
+from virnuc_dagster.stages.shards import ShardStage, unwanted
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _begin(
     try:
         wanted = stage.wanted(shard)
         stored = store.record(shard_checkpoint(stage.name, shard))
-        changed = tuple(differences(stored.provenance, wanted)) if stored else ()
+        changed = tuple(unwanted(stored.provenance, wanted)) if stored else ()
         if stored and not changed:
             progress.shard_done(stage.name, shard, stored.rows, reused=True)
             return Ensured(stored, True)

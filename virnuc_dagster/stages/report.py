@@ -16,7 +16,7 @@ from virnuc_dagster.report import html, paths, tables
 from virnuc_dagster.sequences.windows import window_spans
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.shards import IMPORTED, PREDICTIONS, PredictionStage
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,9 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
     scored = [frame for frame in frames if frame is not None]
     summary = tables.summary(batch, sequences, len(frames), len(scored))
     facts = _facts(store, batch, stage, manifest)
+    if imported := _imported_shards(store, stage, shards):
+        summary["imported_shards"] = len(imported)
+        facts["imported"] = f"{len(imported):,} of {len(shards):,} shards hold embeddings computed by another program"
     files = {
         paths.SEQUENCES: tables.sequences_tsv(sequences),
         paths.WINDOWS: tables.windows_tsv(sequences),
@@ -133,6 +136,13 @@ def _facts(store: CheckpointStore, batch: str, stage: PredictionStage, manifest:
         "shard size": f"{manifest['shard_size']:,} frames",
         "virnuc-dagster": __version__,
     }
+
+
+def _imported_shards(store: CheckpointStore, stage: PredictionStage, shards: dict[str, bool]) -> list[str]:
+    """Shards of the report whose embeddings were imported."""
+    keys = (shard_checkpoint(part.name, shard) for shard, current in shards.items() if current for part in stage.inputs)
+    records = ((key.shard, store.record(key)) for key in keys)
+    return sorted({shard for shard, record in records if record and IMPORTED in record.provenance})
 
 
 def _provenance(store: CheckpointStore, batch: str, stage: PredictionStage, shards: dict[str, bool]) -> dict[str, Any]:

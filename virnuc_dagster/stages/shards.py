@@ -4,6 +4,7 @@ Each stage says what provenance it wants for a shard (from small records, withou
 shard. Whether a shard is computed at all, and when it is saved, is decided in `ensure`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -12,6 +13,7 @@ from virnuc_dagster.checkpoints import (
     CheckpointMissingError,
     CheckpointStore,
     CommitRecord,
+    Difference,
     Level,
     Payload,
     differences,
@@ -27,6 +29,22 @@ if TYPE_CHECKING:
     from virnuc_dagster.models.bundle import Bundle
 
 DNABERT_S, ESM2, PREDICTIONS = "dnabert_s_embeddings", "esm2_embeddings", "predictions"
+
+
+#: What is known of vectors that another program computed; the rest of the provenance cannot be compared.
+IMPORTED = "imported"
+_KNOWN_OF_IMPORTED = ("inputs", "model_id")
+
+
+def unwanted(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Difference]:
+    """Why a stored result may not be reused; empty if it may.
+
+    Imported vectors count as wanted for the frames and the encoder id they were imported for.
+    """
+    if IMPORTED in stored:
+        wanted = {name: wanted[name] for name in _KNOWN_OF_IMPORTED if name in wanted}
+        stored = {name: stored.get(name) for name in wanted}
+    return differences(stored, wanted)
 
 
 class StaleError(VirnucError):
@@ -166,7 +184,7 @@ class PredictionStage:
         contents = {}
         for stage in self.inputs:
             record = _record(self.store, stage.name, shard)
-            if stale := differences(record.provenance, stage.wanted(shard)):
+            if stale := unwanted(record.provenance, stage.wanted(shard)):
                 raise StaleError(
                     f"{stage.name} of {shard} is stale: {'; '.join(map(str, stale))}",
                     hint=f"materialize {stage.name} for this shard first",

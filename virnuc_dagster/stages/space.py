@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from virnuc_dagster.checkpoints import CheckpointStore, NoSpaceError, differences
+from virnuc_dagster.checkpoints import CheckpointStore, NoSpaceError
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.stages.shards import ShardStage
+from virnuc_dagster.stages.shards import ShardStage, unwanted
 
 #: Bytes a row takes besides its numbers: its id and what pickle and ZIP add. Measured: 40 to 80.
 ID_BYTES = 100
@@ -39,7 +39,7 @@ def bytes_needed(store: CheckpointStore, stages: Sequence[ShardStage], shards: I
 def _lacks(store: CheckpointStore, stage: ShardStage, shard: str) -> bool:
     try:
         stored = store.record(shard_checkpoint(stage.name, shard))
-        return stored is None or bool(differences(stored.provenance, stage.wanted(shard)))
+        return stored is None or bool(unwanted(stored.provenance, stage.wanted(shard)))
     except VirnucError:
         return True
 
