@@ -65,15 +65,27 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 
 
 def clear_dead_runs(instance: dg.DagsterInstance, note: Callable[[str], None]) -> None:
-    """Mark runs of dead processes failed and free the pool slots they hold.
+    """Mark runs of dead processes failed and free the pool slots that ended runs still hold.
 
-    A killed in-process run stays STARTED for ever; without this, the next run would wait for its slot for ever.
+    A killed in-process run stays STARTED for ever, and a killed run worker is marked failed but keeps its slot; without
+    this, the next run would wait for the slot for ever.
     """
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED)):
         if process_is_gone(dict(run.tags)):
             instance.report_run_failed(run, "The process of this run is gone (killed?). Its finished shards are kept.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             note(f"run {run.run_id[:8]} was killed; its finished shards are kept")
+    for pool in instance.event_log_storage.get_concurrency_keys():
+        for run_id in _run_ids_of(instance, pool):
+            ended = instance.get_run_by_id(run_id)
+            if ended is None or ended.is_finished:
+                instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+
+def _run_ids_of(instance: dg.DagsterInstance, pool: str) -> set[str]:
+    """Runs that hold or wait for a slot of a pool."""
+    info = instance.event_log_storage.get_concurrency_info(pool)
+    return set(info.active_run_ids) | set(info.pending_run_ids)
 
 
 def slot_holders(instance: dg.DagsterInstance, pool: str) -> list[str]:

@@ -130,3 +130,8 @@ def test_differences_name_every_field_with_both_values():
         "m.p: stored f32, wanted nothing",
         "n: stored nothing, wanted True",
     ]
+
+
+def test_the_size_is_looked_at_first():
+    with pytest.raises(CheckpointDamagedError, match="0 bytes"):
+        read_payload(b"", "x.pt", None)

@@ -105,6 +105,12 @@ def test_a_payload_against_its_schema_is_refused(tmp_path, bad):
     assert LocalStore(tmp_path).record(KEY) is None
 
 
+def test_a_payload_of_wrong_shape_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(CheckpointIncompatibleError, match="1 ids but 2 rows"):
+        LocalStore(tmp_path).save(KEY, {"ids": ["a"], "data": torch.zeros(2, 3)}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("failing", ["fsync data", "rename data", "write record", "rename record"])
 def test_failure_at_any_step_leaves_the_previous_checkpoint(tmp_path, monkeypatch, failing):
     store = LocalStore(tmp_path)
@@ -141,9 +147,13 @@ def test_order_of_durability(tmp_path, monkeypatch):
     real_fsync, real_rename = files.os.fsync, Path.replace
     monkeypatch.setattr(files.os, "fsync", lambda fd: (events.append("fsync"), real_fsync(fd))[1])
     monkeypatch.setattr(Path, "replace", lambda p, t: (events.append(t.name[-5:]), real_rename(p, t))[1])
-    monkeypatch.setattr(
-        store_module, "read_payload", lambda *a, r=store_module.read_payload: (events.append("validate"), r(*a))[1]
-    )
+    real_read = store_module.read_payload
+
+    def read_payload(*arguments, **named):
+        events.append("validate")
+        return real_read(*arguments, **named)
+
+    monkeypatch.setattr(store_module, "read_payload", read_payload)
     store = LocalStore(tmp_path)
     store.save(KEY, payload(1), {})  # creates the folders
     events.clear()

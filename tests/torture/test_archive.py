@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from virnuc_dagster.checkpoints import CheckpointIncompatibleError, CheckpointKey, Level, LocalStore, compat
+from virnuc_dagster.checkpoints import (
+    CheckpointDamagedError,
+    CheckpointIncompatibleError,
+    CheckpointKey,
+    Level,
+    LocalStore,
+    archive,
+    compat,
+)
 from virnuc_dagster.checkpoints.audit import audit, examine
 from virnuc_dagster.checkpoints.format import KINDS
 from virnuc_dagster.checkpoints.legacy import find_legacy, migrate_file, read_legacy
@@ -106,3 +114,14 @@ def test_the_audit_knows_them_all(folder):
     for name, wanted in EXPECTED.items():
         facts = examine(folder / name)
         assert (facts.rows, facts.dim) == (3, len(wanted["data"][0])), name
+
+
+def test_a_flipped_bit_in_an_older_file_is_found(folder):
+    """Older files have no digest; the archive's own CRCs find what hits a member."""
+    path = folder / "0.x" / "output_1_merged.pt"
+    good = path.read_bytes()
+    largest = max(archive.members(good), key=lambda member: member.size * member.name.endswith("data/0"))
+    for position in range(largest.start, largest.start + largest.size):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        with pytest.raises(CheckpointDamagedError, match="CRC"):
+            read_legacy(path)

@@ -2,69 +2,15 @@
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ui_kit import ASSETS, Web, running
 
 from virnuc_dagster.cli import main
-
-LAUNCH = """
-mutation ($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}"""
-STATUS = "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
-ASSETS = "{ assetNodes { assetKey { path } assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions } } } }"  # noqa: E501
-
-
-class Web:
-    """The GraphQL end of a running `virnuc up`."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def query(self, text: str, **variables: object) -> dict:
-        body = json.dumps({"query": text, "variables": variables}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer
-        return answer["data"]
-
-    def backfill(self, assets: list[str], partitions: list[str]) -> str:
-        """Ask for partitions of assets as a click on "Materialize" does; returns the backfill's id."""
-        params = {"assetSelection": [{"path": [name]} for name in assets], "partitionNames": partitions}
-        launched = self.query(LAUNCH, params=params)["launchPartitionBackfill"]
-        assert launched["__typename"] == "LaunchBackfillSuccess", launched
-        return launched["backfillId"]
-
-    def outcome(self, backfill: str) -> str:
-        """The backfill's status once it has ended."""
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            status = self.query(STATUS, id=backfill)["partitionBackfillOrError"]["status"]
-            if status.startswith("COMPLETED") or status == "FAILED":
-                return status
-            time.sleep(1)
-        return "still running"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -80,30 +26,8 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def web(home) -> Iterator[Web]:
-    port = free_port()
-    log = (home / "up.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "virnuc_dagster", "up", "--port", str(port), "--home", str(home)],
-        stdout=log, stderr=log, start_new_session=True, env={**os.environ, "DAGSTER_HOME": ""},
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            assert process.poll() is None, (home / "up.log").read_text()
-            assert time.monotonic() < deadline, (home / "up.log").read_text()
-            try:
-                Web(port).query("{ version }")
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield Web(port)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        log.close()
+    with running(home) as web:
+        yield web
 
 
 def records(home: Path, stage: str) -> dict[str, str]:

@@ -6,11 +6,14 @@ ZIP at all, such as the bare pickles of old torch versions.
 """
 
 import io
+import mmap
 import re
 import struct
 import zipfile
 import zlib
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+
+Buffer: TypeAlias = bytes | mmap.mmap
 
 #: One row of an old ESM-2 file is one member, so a shard of 10,000 frames has as many.
 MEMBERS_MAX = 200_000
@@ -36,7 +39,7 @@ class Member(NamedTuple):
     crc: int
 
 
-def members(data: bytes) -> list[Member]:
+def members(data: Buffer) -> list[Member]:
     """The members of an archive, after checking its structure. Reads headers only.
 
     Raises:
@@ -47,7 +50,7 @@ def members(data: bytes) -> list[Member]:
     if int.from_bytes(data[-12:-10], "little") * 46 > len(data):
         raise ArchiveError("more members than bytes")
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(data if isinstance(data, mmap.mmap) else io.BytesIO(data)) as archive:  # type: ignore[arg-type]
             found = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError, struct.error) as error:
         raise ArchiveError(str(error)) from error
@@ -64,7 +67,7 @@ def members(data: bytes) -> list[Member]:
     return listed
 
 
-def _member(data: bytes, info: zipfile.ZipInfo) -> Member:
+def _member(data: Buffer, info: zipfile.ZipInfo) -> Member:
     """Compare a member's entry in the directory with its own header."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise ArchiveError(f"{info.filename[:80]} is compressed")
@@ -83,13 +86,15 @@ def _member(data: bytes, info: zipfile.ZipInfo) -> Member:
     return Member(info.filename, start, info.file_size, info.CRC)
 
 
-def check_crcs(data: bytes, listed: list[Member]) -> None:
+def check_crcs(data: Buffer, listed: list[Member]) -> None:
     """Compare every member with its CRC-32; nothing is copied.
 
     Raises:
         ArchiveError: One differs.
     """
-    whole = memoryview(data)
-    for member in listed:
-        if zlib.crc32(whole[member.start : member.start + member.size]) != member.crc:
-            raise ArchiveError(f"CRC of {member.name} differs")
+    with memoryview(data) as whole:
+        for member in listed:
+            with whole[member.start : member.start + member.size] as content:
+                crc = zlib.crc32(content)
+            if crc != member.crc:
+                raise ArchiveError(f"CRC of {member.name} differs")

@@ -1,7 +1,7 @@
 """What can be wrong with a checkpoint or with the place it is kept."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -62,12 +62,12 @@ _HINTS = {
 
 
 @contextmanager
-def typed_os_errors(path: Path, bytes_needed: int = 0) -> Iterator[None]:
+def typed_os_errors(path: Path, size: Callable[[], int] = int) -> Iterator[None]:
     """Turn the `OSError`s a disk can answer with into errors that name the path and a remedy.
 
     Args:
         path: The file or folder being worked on.
-        bytes_needed: Size of what was to be written, for the message on a full disk.
+        size: Bytes that were to be written, asked for if the disk is full.
 
     Raises:
         NoSpaceError: On ENOSPC, EDQUOT or a file-size limit (EFBIG).
@@ -79,6 +79,7 @@ def typed_os_errors(path: Path, bytes_needed: int = 0) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            bytes_needed = size()
             raise NoSpaceError(
                 f"{path}: no space left for {bytes_needed:,} bytes ({error.strerror})",
                 hint="free some space or choose another --home; everything committed so far is kept",

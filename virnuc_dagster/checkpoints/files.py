@@ -2,10 +2,12 @@
 
 import contextlib
 import fcntl
+import mmap
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from virnuc_dagster.checkpoints.errors import typed_os_errors
 
@@ -34,24 +36,38 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def temporary_file(target: Path, data: bytes) -> Iterator[Path]:
-    """A new, synced, uniquely named file beside `target` that holds `data`.
+def temporary_file(target: Path, write: Callable[[BinaryIO], object], size: Callable[[], int] = int) -> Iterator[Path]:
+    """A new, synced, uniquely named file beside `target` that holds what `write` puts into it.
 
     The body renames it into place; whatever ends the body otherwise (an error, Ctrl-C), no temporary file is left.
     A failed fsync is not retried: after it the kernel may have dropped the dirty pages.
+
+    Args:
+        target: What it is to become.
+        write: Fills the file.
+        size: Bytes it needs, asked for if the disk is full.
     """
     path = target.parent / f".{target.name[:80]}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
-        with typed_os_errors(target, bytes_needed=len(data)):
+        with typed_os_errors(target, size):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             with open(descriptor, "wb", closefd=True) as file:  # noqa: PTH123 - from a descriptor
-                file.write(data)
+                write(file)
                 file.flush()
                 os.fsync(descriptor)
         yield path
     finally:
         with contextlib.suppress(FileNotFoundError), typed_os_errors(path):
             path.unlink()
+
+
+@contextlib.contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """A file's bytes without a copy; the file must not be empty."""
+    with typed_os_errors(path), path.open("rb") as file:
+        bytes_of_file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with bytes_of_file:
+        yield bytes_of_file
 
 
 def rename(source: Path, target: Path) -> None:
@@ -63,7 +79,7 @@ def rename(source: Path, target: Path) -> None:
 
 def write_atomic(target: Path, data: bytes) -> None:
     """Create or replace a file: readers see the old bytes or the new ones, also after a power cut."""
-    with temporary_file(target, data) as path:
+    with temporary_file(target, lambda file: file.write(data), lambda: len(data)) as path:
         rename(path, target)
 
 

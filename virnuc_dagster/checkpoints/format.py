@@ -6,13 +6,12 @@ file can be named by its digest. The commit record is a small JSON document besi
 
 import builtins
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from virnuc_dagster.checkpoints.versions import CURRENT_VERSION
 
@@ -129,8 +128,9 @@ class CommitRecord:
         Raises:
             ValueError: If it would exceed 4 KiB (provenance is meant to be digests, not content).
         """
-        values = asdict(self)
-        text = _canonical(values | {"check": _check_of(values)})
+        values = asdict(self) | {"check": _UNCHECKED.decode()}
+        text = json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
+        text = text.replace(_UNCHECKED, _check_of(text), 1)
         if len(text) > RECORD_BYTES_MAX:
             raise ValueError(f"commit record of {len(text)} bytes exceeds {RECORD_BYTES_MAX}")
         return text
@@ -151,7 +151,12 @@ class CommitRecord:
             raise ValueError("record is nested too deeply") from error
         if not isinstance(values, dict) or values.get("format") != RECORD_FORMAT:
             raise ValueError("not a commit record")
-        if _canonical(values) != text or values.pop("check", None) != _check_of(values):
+        check = str(values.get("check")).encode()
+        if (
+            len(check) != len(_UNCHECKED)
+            or text.count(check) != 1
+            or check != _check_of(text.replace(check, _UNCHECKED))
+        ):
             raise ValueError("its check digest differs: the record is not as it was written")
         names = {f.name for f in fields(cls)}
         if missing := names - values.keys():
@@ -168,14 +173,13 @@ class CommitRecord:
         return cls(**{name: values[name] for name in names} | {"previous": tuple(previous)})
 
 
-def _canonical(values: Mapping[str, Any]) -> bytes:
-    """The one way to write a record."""
-    return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
+#: Stands in a record's text for its check digest while that is taken.
+_UNCHECKED = b"#" * 32
 
 
-def _check_of(values: Mapping[str, Any]) -> str:
-    """Digest of a record's other fields (also unknown ones of a newer minor), so that a flipped bit in it is found."""
-    return hashlib.sha256(_canonical(values)).hexdigest()[:16]
+def _check_of(text: bytes) -> bytes:
+    """Digest of a record's whole text, so that any flipped bit in it is found."""
+    return hashlib.sha256(text).hexdigest()[: len(_UNCHECKED)].encode()
 
 
 _RECORD_TYPES: dict[str, type] = {
@@ -184,14 +188,47 @@ _RECORD_TYPES: dict[str, type] = {
 }  # fmt: skip
 
 
-def serialise(kind: str, payload: Payload) -> bytes:
-    """Payload -> bytes of the data file; equal content gives equal bytes.
+class Sink:
+    """A file that `torch.save` writes into: digests and counts what passes, and keeps the first error.
+
+    An exception must not pass through torch's writer, which would hide it; `close` raises it.
+    """
+
+    def __init__(self, file: BinaryIO | None = None) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+        self.error: OSError | None = None
+
+    def write(self, data: builtins.bytes) -> int:
+        """Take some bytes; without a file they are only counted."""
+        self.bytes += len(data)
+        if self.file is not None and self.error is None:
+            self.digest.update(data)
+            try:
+                self.file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: the file's owner flushes and syncs it."""
+
+    def close(self) -> None:
+        """Raise the error that was met, if any."""
+        if self.error is not None:
+            raise self.error
+
+
+def serialise(kind: str, payload: Payload, sink: Sink) -> None:
+    """Write the data file of a payload; equal content gives equal bytes.
 
     Keys are written in the order of the kind, tensors contiguous with exactly their own storage (a view would save
     all of its base), and equal strings as one object, because pickle writes a repeated object as a reference.
 
     Raises:
         KeyError: If the payload lacks a key of its kind.
+        OSError: If the sink's file refused.
     """
     import torch
 
@@ -199,17 +236,22 @@ def serialise(kind: str, payload: Payload) -> bytes:
 
     def canonical(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return value.detach().to("cpu").contiguous().clone()
+            return _own_storage(value)
         if isinstance(value, str):
             return seen.setdefault(value, value)
         return [canonical(item) for item in value] if isinstance(value, list) else value
 
     whole = {**payload, "version": CURRENT_VERSION, "status": "complete", "kind": kind}
     names = [*KINDS[kind].required, *(name for name in KINDS[kind].optional if name in whole)]
-    ordered = {canonical(name): canonical(whole[name]) for name in names}
-    buffer = io.BytesIO()
-    torch.save(ordered, buffer)
-    return buffer.getvalue()
+    torch.save({canonical(name): canonical(whole[name]) for name in names}, sink)  # type: ignore[arg-type]
+    sink.close()
+
+
+def _own_storage(tensor: "torch.Tensor") -> "torch.Tensor":
+    """The tensor on the CPU, contiguous, with a storage of exactly its size; not copied if it is so already."""
+    tensor = tensor.detach().to("cpu").contiguous()
+    exact = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if exact else tensor.clone()
 
 
 def _text_digest(texts: Iterable[str]) -> bytes:
@@ -226,7 +268,9 @@ def _tensor_digest(tensor: "torch.Tensor") -> bytes:
 
     header = f"{tensor.dtype}{tuple(tensor.shape)}".encode()
     raw = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(header + b"\0" + raw.tobytes()).digest()
+    digest = hashlib.sha256(header + b"\0")
+    digest.update(raw.data)
+    return digest.digest()
 
 
 def content_digests(payload: Payload) -> dict[str, str]:

@@ -9,10 +9,21 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
+from virnuc_dagster.checkpoints.archive import Buffer
 from virnuc_dagster.checkpoints.errors import StorageError, typed_os_errors
-from virnuc_dagster.checkpoints.files import exclusive, fsync_folder, make_folder, rename, temporary_file, write_atomic
+from virnuc_dagster.checkpoints.files import (
+    exclusive,
+    fsync_folder,
+    make_folder,
+    mapped,
+    rename,
+    temporary_file,
+    write_atomic,
+)
+
+Write = Callable[[BinaryIO], object]
 
 
 class Medium(Protocol):
@@ -36,11 +47,13 @@ class Medium(Protocol):
         ...
 
     def put_data(
-        self, path: Any, data: bytes, check: Callable[[bytes, Any], object]
+        self, folder: Any, stem: str, write: Write, seal: Callable[[Buffer, Path | None], str], size: Callable[[], int]
     ) -> contextlib.AbstractContextManager[None]:
-        """Inside the context `data` lies at `path`, durable, read back and passed by `check`.
+        """Inside the context what `write` wrote lies in `folder`, durable, under the name that `seal` gave it.
 
-        Other writers of the folder are kept out until the context ends, where the medium can.
+        `seal` gets the bytes as they came back from the medium, and the local file that holds them, if there is one; it
+        checks them. `size` is asked for the bytes needed, if there is no space. Other writers of the folder are kept
+        out until the context ends, where the medium can.
         """
         ...
 
@@ -132,14 +145,22 @@ class LocalMedium:
                     yield path
 
     @contextlib.contextmanager
-    def put_data(self, path: Path, data: bytes, check: Callable[[bytes, Any], object]) -> Iterator[None]:
-        """Temporary file, fsync, read back and check, rename, fsync of the folder."""
-        self._refuse_links(path)
-        make_folder(path.parent)
-        with temporary_file(path, data) as temporary:
-            check(self.read(temporary), temporary)
-            with exclusive(path.parent):
-                rename(temporary, path)
+    def put_data(
+        self,
+        folder: Path,
+        stem: str,
+        write: Write,
+        seal: Callable[[Buffer, Path | None], str],
+        size: Callable[[], int],
+    ) -> Iterator[None]:
+        """Temporary file, fsync, read back and seal, rename, fsync of the folder."""
+        self._refuse_links(folder / stem)
+        make_folder(folder)
+        with temporary_file(folder / stem, write, size) as temporary:
+            with mapped(temporary) as written:
+                name = seal(written, temporary)
+            with exclusive(folder):
+                rename(temporary, folder / name)
                 yield
 
     def put_whole(self, path: Path, data: bytes) -> None:

@@ -13,11 +13,15 @@ Credentials come from the environment or the usual configuration files of the se
 
 import contextlib
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from virnuc_dagster.checkpoints.archive import Buffer
 from virnuc_dagster.checkpoints.errors import StorageError, typed_os_errors
+from virnuc_dagster.checkpoints.medium import Write
 from virnuc_dagster.errors import VirnucError
 
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
@@ -85,10 +89,16 @@ class ObjectMedium:
             yield self.root / str(name).strip("/").removeprefix(base).strip("/")
 
     @contextlib.contextmanager
-    def put_data(self, path: Any, data: bytes, check: Callable[[bytes, Any], object]) -> Iterator[None]:
-        """PUT, GET and check; PUT again if a sweep of equal content came between and removed it."""
+    def put_data(
+        self, folder: Any, stem: str, write: Write, seal: Callable[[Buffer, Path | None], str], size: Callable[[], int]
+    ) -> Iterator[None]:
+        """Seal, PUT, GET and seal again; PUT once more if a sweep of equal content came between and removed it."""
+        buffer = io.BytesIO()
+        write(buffer)
+        data = buffer.getvalue()
+        path = folder / seal(data, None)
         self._put(path, data)
-        check(self.read(path), path)
+        seal(self.read(path), None)
         yield
         try:
             self.facts(path)
@@ -97,7 +107,7 @@ class ObjectMedium:
 
     def _put(self, path: Any, data: bytes) -> None:
         try:
-            with self._typed(path, len(data)):
+            with self._typed(path, lambda: len(data)):
                 self.files.pipe_file(path.path, data)
         except FileNotFoundError as error:
             raise StorageError(f"{path}: {error}", hint="create the bucket first", path=str(path)) from error
@@ -138,10 +148,10 @@ class ObjectMedium:
         return None
 
     @contextlib.contextmanager
-    def _typed(self, path: Any, bytes_needed: int = 0) -> Iterator[None]:
+    def _typed(self, path: Any, size: Callable[[], int] = int) -> Iterator[None]:
         """Whatever the service answers becomes an error that names the path; a missing object stays what it is."""
         try:
-            with typed_os_errors(path, bytes_needed):
+            with typed_os_errors(path, size):
                 yield
         except (FileNotFoundError, VirnucError):
             raise

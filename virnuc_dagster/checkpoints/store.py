@@ -2,8 +2,8 @@
 
 Saving runs in this order, so that a reader finds the previous checkpoint or the new one, never a third state:
 
-1. write the bytes to a uniquely named temporary file in the target folder, flush, fsync;
-2. read that file back and validate it at every level;
+1. write to a uniquely named temporary file in the target folder, digesting the bytes as they pass; flush, fsync;
+2. read that file back and validate it at every level, the digest included;
 3. rename it to its content-addressed name, fsync the folder;
 4. write the commit record the same way and rename it over `<shard>.pt.done`: this rename is the commit;
 5. remove the data files of generations that are no longer kept, and only those.
@@ -14,13 +14,13 @@ A crash before 4 leaves the previous record, and with it the previous data file,
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
+from virnuc_dagster.checkpoints.archive import Buffer
 from virnuc_dagster.checkpoints.errors import (
     CheckpointDamagedError,
     CheckpointError,
@@ -35,6 +35,7 @@ from virnuc_dagster.checkpoints.format import (
     CheckpointKey,
     CommitRecord,
     Payload,
+    Sink,
     content_digests,
     serialise,
 )
@@ -62,6 +63,13 @@ def open_store(location: str | Path) -> CheckpointStore:
     from virnuc_dagster.checkpoints.object_medium import ObjectMedium
 
     return Store(ObjectMedium(str(location)))
+
+
+def _size_of(kind: str, payload: Payload) -> int:
+    """Bytes of a payload's data file, found by writing it nowhere."""
+    sink = Sink()
+    serialise(kind, payload, sink)
+    return sink.bytes
 
 
 def read_record(path: object, text: bytes) -> CommitRecord:
@@ -144,18 +152,29 @@ class Store:
         """
         whole = {**payload, "version": CURRENT_VERSION, "status": "complete", "kind": kind}
         check_schema(whole, path, None, values=False)
-        data = serialise(kind, payload)
-        shard = path.name.removesuffix(RECORD_SUFFIX)
-        digest = hashlib.sha256(data).hexdigest()
         rows, dim, dtype = shape_of(payload)
         record = CommitRecord(
-            kind=kind, file=f"{shard}.{digest[:16]}.pt", bytes=len(data), sha256=digest, rows=rows, dim=dim,
-            dtype=dtype, content=content_digests(payload), provenance=dict(provenance), writer=dict(writer or {}),
+            kind=kind, file="", bytes=0, sha256="", rows=rows, dim=dim, dtype=dtype, content=content_digests(payload),
+            provenance=dict(provenance), writer=dict(writer or {}),
         )  # fmt: skip
         record.to_json()  # refuse an oversized record before anything is written
-        with self.medium.put_data(
-            path.parent / record.file, data, lambda written, place: read_payload(written, place, record, Level.FULL)
-        ):
+        stem, sink = path.name.removesuffix(RECORD_SUFFIX), Sink()
+
+        def write(file: BinaryIO) -> None:
+            nonlocal sink
+            sink = Sink(file)
+            serialise(kind, payload, sink)
+
+        def seal(written: Buffer, file: Path | None) -> str:
+            """The bytes read back must be those that were digested while they were written, and a whole checkpoint."""
+            nonlocal record
+            digest = sink.digest.hexdigest()
+            name = f"{stem}.{digest[:16]}.pt"
+            record = dataclasses.replace(record, file=name, bytes=sink.bytes, sha256=digest)
+            read_payload(written, path.parent / name, record, Level.FULL, file=file)
+            return name
+
+        with self.medium.put_data(path.parent, f"{stem}.pt", write, seal, lambda: _size_of(kind, payload)):
             return self._commit(path, record)
 
     def _commit(self, path: Any, record: CommitRecord) -> CommitRecord:

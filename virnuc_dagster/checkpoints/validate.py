@@ -4,14 +4,21 @@
 before anything is unpickled: bytes that are not the committed ones are never parsed.
 """
 
+import contextlib
 import enum
 import hashlib
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.checkpoints import archive
-from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, CheckpointIncompatibleError
+from virnuc_dagster.checkpoints.errors import (
+    CheckpointDamagedError,
+    CheckpointIncompatibleError,
+    StorageError,
+    typed_os_errors,
+)
 from virnuc_dagster.checkpoints.format import KINDS, CommitRecord, Kind, Payload
 from virnuc_dagster.checkpoints.versions import VersionError, migrate
 from virnuc_dagster.errors import VirnucError
@@ -43,7 +50,13 @@ def check_size(size: int, path: object, record: CommitRecord | None) -> None:
 
 
 def read_payload(
-    data: bytes, path: object, record: CommitRecord | None, level: Level = Level.LOAD, *, map_location: str = "cpu"
+    data: archive.Buffer,
+    path: object,
+    record: CommitRecord | None,
+    level: Level = Level.LOAD,
+    *,
+    map_location: str = "cpu",
+    file: Path | None = None,
 ) -> Payload:
     """Check the bytes of one data file and return what they hold, migrated to the current version.
 
@@ -53,6 +66,7 @@ def read_payload(
         record: Its commit record; `None` for files of older programs, which have none.
         level: How much to check.
         map_location: Where tensors go; `meta` reads their shapes alone (with `Level.SKIP`).
+        file: A local file that holds `data` and that no one else changes: its tensors are mapped instead of copied.
 
     Raises:
         CheckpointDamagedError: The bytes are not the committed ones.
@@ -67,7 +81,7 @@ def read_payload(
         raise CheckpointDamagedError(path, f"corrupted: not a valid ZIP archive ({error})") from error
     if level is not Level.SKIP and record is not None and hashlib.sha256(data).hexdigest() != record.sha256:
         raise CheckpointDamagedError(path, "corrupted: digest differs from the commit record")
-    payload = _tensor_only_load(data, path, map_location)
+    payload = _tensor_only_load(data, path, map_location, file)
     try:
         payload = migrate(payload)
     except VersionError as error:
@@ -79,13 +93,17 @@ def read_payload(
     return payload
 
 
-def _tensor_only_load(data: bytes, path: object, map_location: str) -> dict[str, Any]:
+def _tensor_only_load(data: archive.Buffer, path: object, map_location: str, file: Path | None) -> dict[str, Any]:
     """Level 3. `weights_only` admits tensors and plain types; a pickle that would run code is refused."""
     import torch
 
     require_torch(torch.__version__)
     try:
-        payload = torch.load(io.BytesIO(data), weights_only=True, map_location=map_location)
+        source = io.BytesIO(data) if file is None else file
+        with typed_os_errors(file) if file else contextlib.nullcontext():
+            payload = torch.load(source, weights_only=True, map_location=map_location, mmap=file is not None)
+    except StorageError:
+        raise
     except Exception as error:  # torch raises whatever the damaged pickle made it meet
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointDamagedError(path, f"corrupted: torch.load failed ({reason[:160]})") from error

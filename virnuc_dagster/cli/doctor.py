@@ -78,7 +78,7 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
     try:
         make_folder(settings.store)
-        with temporary_file(settings.store / "doctor", b"x"):
+        with temporary_file(settings.store / "doctor", lambda file: file.write(b"x")):
             yield Finding("store", f"{settings.store} is writable")
         free = shutil.disk_usage(settings.store).free
         enough = free >= _FREE_BYTES_MIN

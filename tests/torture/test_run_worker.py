@@ -1,0 +1,106 @@
+"""T14: the process in which Dagster runs a range of shards is killed again and again; the batch is finished anyway.
+
+The runs are launched in a running web UI, queued by the daemon and executed in processes of their own. What a kill of
+`virnuc predict` does is in tests/pipeline/test_interruption.py.
+"""
+
+import os
+import random
+import signal
+import time
+from contextlib import contextmanager
+
+import psutil
+import pytest
+from pipeline_kit import DEMO, SHARD_SIZE, SHARDS, Home
+from ui_kit import running
+
+from virnuc_dagster.cli import main
+from virnuc_dagster.instance import clear_dead_runs, open_instance
+from virnuc_dagster.report import paths
+from virnuc_dagster.settings import Settings
+from virnuc_dagster.writer import PID_TAG as PROCESS_TAG
+
+STAGES = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")
+RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+def records(home: Home) -> dict[str, str]:
+    return {f"{stage}/{name}": text for stage in STAGES for name, text in home.records(stage).items()}
+
+
+def run_worker(home: Home, run_id: str, web) -> psutil.Process:
+    """The process that executes a run, by the tags it gives its run."""
+    deadline = time.monotonic() + 90
+    with instance_of(home) as instance:
+        while PROCESS_TAG not in (tags := instance.get_run_by_id(run_id).tags):
+            if time.monotonic() > deadline:
+                log = (home.root / "home" / "up.log").read_text()[-3000:]
+                pytest.fail(f"no run worker appeared: {web.run_status(run_id)}\n{log}")
+            time.sleep(0.02)
+    return psutil.Process(int(tags[PROCESS_TAG]))
+
+
+@contextmanager
+def instance_of(home: Home):
+    with open_instance(Settings(home=home.root / "home")) as instance:
+        yield instance
+
+
+def wait_until_over(web, run_id: str) -> str:
+    deadline = time.monotonic() + 120
+    while (status := web.run_status(run_id)) not in ("SUCCESS", "FAILURE", "CANCELED"):
+        assert time.monotonic() < deadline, status
+        time.sleep(0.3)
+    return status
+
+
+@pytest.fixture
+def unbroken(tmp_path) -> dict[str, bytes]:
+    call = Home(tmp_path / "unbroken").predict()
+    assert call.code == 0, call.err
+    return call.files()
+
+
+def test_killed_run_workers(tmp_path, unbroken, full, ledger):
+    home = Home(tmp_path / "killed")
+    where = ["--home", str(home.root / "home"), "--shard-size", SHARD_SIZE]
+    assert main(["batches", "add", str(DEMO), *where]) == 0
+    shards = sorted(name.split(".")[0] for name in home.records("frames"))
+    assert len(shards) == SHARDS
+    tags = dict(zip(RANGE, (shards[0], shards[-1]), strict=True))
+    rounds = 40 if full else 1
+    kills = 0
+    with running(home.root / "home") as web:
+        for turn in range(rounds):
+            for path in (
+                []
+                if turn == 0
+                else sorted((home.store).glob("*_embeddings/*/*")) + sorted(home.store.glob("predictions/*/*"))
+            ):
+                path.unlink()
+            for goal in sorted(random.Random(turn).sample(range(3 * SHARDS - 1), 5)):
+                before = records(home)
+                run_id = web.launch(list(STAGES), tags)
+                worker = run_worker(home, run_id, web)
+                while len(records(home)) <= goal and worker.is_running():
+                    time.sleep(0.002)
+                os.kill(worker.pid, signal.SIGKILL)
+                worker.wait(30)
+                kills += 1
+                kept = records(home)
+                assert len(kept) > goal
+                assert {name: kept[name] for name in before} == before, "a finished shard was computed again"
+                with instance_of(home) as instance:
+                    clear_dead_runs(instance, print)
+                assert web.run_status(run_id) == "FAILURE"
+            before = records(home)
+            assert wait_until_over(web, web.launch(list(STAGES), tags)) == "SUCCESS"
+            after = records(home)
+            assert len(after) == 3 * SHARDS > len(before)
+            assert {name: after[name] for name in before} == before
+            batch = shards[0].rsplit("__", 1)[0]
+            assert wait_until_over(web, web.launch(["batch_report"], {"dagster/partition": batch})) == "SUCCESS"
+            report = home.root / "home" / "reports" / batch
+            assert {name: (report / name).read_bytes() for name in paths.REPRODUCIBLE} == unbroken
+    ledger("T14", "SIGKILL of a Dagster run worker, then again", events=kills, whole=kills)

@@ -1,0 +1,128 @@
+"""A running `virnuc up`, and the GraphQL end of it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LAUNCH = """
+mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+STATUS = "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+ASSETS = "{ assetNodes { assetKey { path } assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions } } } }"  # noqa: E501
+
+
+REPOSITORIES = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+LAUNCH_RUN = """
+mutation ($params: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}"""
+RUN_STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+
+
+class Web:
+    """The GraphQL end of a running `virnuc up`."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def query(self, text: str, **variables: object) -> dict:
+        body = json.dumps({"query": text, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def backfill(self, assets: list[str], partitions: list[str]) -> str:
+        """Ask for partitions of assets as a click on "Materialize" does; returns the backfill's id."""
+        params = {"assetSelection": [{"path": [name]} for name in assets], "partitionNames": partitions}
+        launched = self.query(LAUNCH, params=params)["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return launched["backfillId"]
+
+    def launch(self, assets: list[str], tags: dict[str, str]) -> str:
+        """Launch one run of assets, as the launchpad does; returns its id."""
+        repository = self.query(REPOSITORIES)["repositoriesOrError"]["nodes"][0]
+        params = {
+            "selector": {
+                "repositoryName": repository["name"],
+                "repositoryLocationName": repository["location"]["name"],
+                "pipelineName": "__ASSET_JOB",
+                "assetSelection": [{"path": [name]} for name in assets],
+            },
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+            "runConfigData": {},
+            "mode": "default",
+        }
+        launched = self.query(LAUNCH_RUN, params=params)["launchPipelineExecution"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def run_status(self, run_id: str) -> str:
+        """The run's status."""
+        return self.query(RUN_STATUS, id=run_id)["runOrError"]["status"]
+
+    def outcome(self, backfill: str) -> str:
+        """The backfill's status once it has ended."""
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            status = self.query(STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+            if status.startswith("COMPLETED") or status == "FAILED":
+                return status
+            time.sleep(1)
+        return "still running"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running(home: Path) -> Iterator[Web]:
+    """`virnuc up` on a home, until the context ends."""
+    port = free_port()
+    log = (home / "up.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "virnuc_dagster", "up", "--port", str(port), "--home", str(home)],
+        stdout=log, stderr=log, start_new_session=True, env={**os.environ, "DAGSTER_HOME": ""},
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            assert process.poll() is None, (home / "up.log").read_text()
+            assert time.monotonic() < deadline, (home / "up.log").read_text()
+            try:
+                Web(port).query("{ version }")
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield Web(port)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        log.close()
