@@ -1,6 +1,6 @@
 """The full torture suite: every test in a process of its own, resumable, with a table at the end.
 
-    python tests/torture/run.py [FOLDER]
+    python tests/torture/run.py [FOLDER [TESTS...]]
 
 A test that passed is not run again while FOLDER (default `.torture`) keeps its mark; delete the folder to start anew.
 """
@@ -16,12 +16,17 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
-def main(folder: Path) -> int:
-    """Run what has not passed yet; print the table of everything that has."""
+def main(folder: Path, selection: list[str]) -> int:
+    """Run what has not passed yet; print the table of everything that has.
+
+    Args:
+        folder: Keeps marks, results, and the output of failures.
+        selection: Files or tests; all of the suite if empty.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "VIRNUC_TORTURE": "full", "VIRNUC_TORTURE_RESULTS": str(folder.absolute())}
     failed = []
-    for test in _tests(environment):
+    for test in _tests(environment, selection or [str(HERE)]):
         slug = re.sub(r"[^a-z0-9]+", "-", test.lower()).strip("-")
         mark = folder / f"{slug}.passed"
         if mark.exists():
@@ -44,9 +49,9 @@ def main(folder: Path) -> int:
     return 1 if failed else 0
 
 
-def _tests(environment: dict[str, str]) -> list[str]:
+def _tests(environment: dict[str, str], selection: list[str]) -> list[str]:
     listing = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", str(HERE)],
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *selection],
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return [line for line in listing.stdout.splitlines() if "::" in line]
@@ -67,4 +72,4 @@ def table(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".torture")))
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".torture"), sys.argv[2:]))

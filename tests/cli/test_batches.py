@@ -1,0 +1,133 @@
+"""`virnuc batches` and the version of a home."""
+
+import json
+
+import pytest
+
+from virnuc_dagster.cli import main
+from virnuc_dagster.home import HOME_VERSION, UPGRADES, HomeError, open_home, read_version
+from virnuc_dagster.instance import open_instance
+from virnuc_dagster.settings import Settings
+from virnuc_dagster.writer import process_tags
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home with two batches, cut into frames."""
+    for name, text in (("alpha", "GCTGCC" * 120), ("beta", "GCAGCC" * 150)):
+        (tmp_path / f"{name}.fa").write_text(f">{name}\n{text}\n")
+    files = [str(tmp_path / "alpha.fa"), str(tmp_path / "beta.fa")]
+    assert main(["batches", "add", *files, "--home", str(tmp_path / "home"), "--shard-size", "2"]) == 0
+    return tmp_path / "home"
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main(["batches", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def listed(capsys, home) -> dict[str, dict]:
+    return {row["batch"]: row for row in json.loads(run(capsys, "list", "--home", home, "--json")[1])["batches"]}
+
+
+def partitions(home) -> dict[str, list[str]]:
+    with open_instance(Settings(home=home)) as instance:
+        return {name: list(instance.get_dynamic_partitions(name)) for name in ("batches", "shards")}
+
+
+def test_added_batches_are_listed_with_their_counts(home, capsys):
+    rows = listed(capsys, home)
+    assert [name.split("-")[0] for name in rows] == ["alpha", "beta"]
+    for row in rows.values():
+        assert row["sequences"] == 1
+        assert row["shards"] == -(-row["frames"] // 2) > 0
+        assert row["predicted_shards"] == 0
+    assert len(partitions(home)["shards"]) == sum(row["shards"] for row in rows.values())
+    assert "alpha-" in run(capsys, "list", "--home", home)[1]
+
+
+def test_a_batch_is_named_by_the_beginning_of_its_key(home, capsys):
+    code, out, _ = run(capsys, "show", "alp", "--home", home, "--json")
+    assert (code, json.loads(out)["batch"].startswith("alpha-")) == (0, True)
+    assert run(capsys, "show", "", "--home", home)[0] == 1
+    code, _, err = run(capsys, "show", "gamma", "--home", home)
+    assert code == 1
+    assert "batches list" in err
+
+
+def test_remove_says_first_and_takes_only_that_batch(home, capsys):
+    before, kept = listed(capsys, home), partitions(home)
+    assert "would be removed" in run(capsys, "remove", "alpha", "--home", home)[1]
+    assert listed(capsys, home) == before
+
+    assert run(capsys, "remove", "alpha", "--home", home, "--yes")[0] == 0
+
+    left = listed(capsys, home)
+    assert left == {name: row for name, row in before.items() if name.startswith("beta")}
+    assert partitions(home) == {k: [n for n in names if n.startswith("beta")] for k, names in kept.items()}
+    assert not [p for p in (home / "store").rglob("*") if p.is_file() and "alpha" in p.name]
+    note = json.loads((home / "removed_batches.jsonl").read_text())
+    assert note["batch"].startswith("alpha-")
+    assert note["checkpoints"] > 0
+
+
+def test_a_batch_at_work_is_not_removed(home, capsys):
+    batch = next(iter(listed(capsys, home)))
+    with open_instance(Settings(home=home)) as instance:
+        from dagster import DagsterRunStatus, job
+        from dagster._core.test_utils import create_run_for_test
+
+        @job
+        def nothing():
+            """A job of no steps."""
+
+        tags = {"dagster/partition": batch, **process_tags()}
+        create_run_for_test(instance, job_name=nothing.name, status=DagsterRunStatus.STARTED, tags=tags)
+    code, _, err = run(capsys, "remove", batch, "--home", home, "--yes")
+    assert code == 1
+    assert "is at work on" in err
+    assert batch in listed(capsys, home)
+
+
+def test_a_home_says_its_version(home):
+    assert read_version(home) == HOME_VERSION
+
+
+def test_an_older_home_is_brought_up_to_date_step_by_step(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr("virnuc_dagster.home.UPGRADES", {0: lambda _: steps.append(0), 1: lambda _: steps.append(1)})
+    monkeypatch.setattr("virnuc_dagster.home.HOME_VERSION", 2)
+    (tmp_path / "home.json").write_text('{"format": "virnuc-home", "version": 1}')
+
+    assert open_home(tmp_path) == 1
+    assert open_home(tmp_path) == 2
+
+    assert steps == [1]
+    assert read_version(tmp_path) == 2
+
+
+def test_a_step_that_fails_is_tried_again(tmp_path, monkeypatch):
+    def broken(_):
+        raise OSError("no")
+
+    monkeypatch.setattr("virnuc_dagster.home.UPGRADES", {0: broken})
+    with pytest.raises(OSError, match="no"):
+        open_home(tmp_path)
+    assert read_version(tmp_path) == 0
+    monkeypatch.setattr("virnuc_dagster.home.UPGRADES", UPGRADES)
+    open_home(tmp_path)
+    assert read_version(tmp_path) == HOME_VERSION
+
+
+@pytest.mark.parametrize("text", ['{"format": "virnuc-home", "version": 99}', "{}", "[]", "", '{"version": "1"}'])
+def test_a_newer_or_unreadable_home_is_refused_and_not_touched(tmp_path, capsys, text):
+    (tmp_path / "home.json").write_text(text)
+    with pytest.raises(HomeError):
+        open_home(tmp_path)
+    (tmp_path / "a.fa").write_text(">a\nACGT\n")
+    arguments = ["predict", str(tmp_path / "a.fa"), "--output", str(tmp_path / "out"), "--home", str(tmp_path)]
+    assert main(arguments) == 1
+    assert ("upgrade virnuc-dagster" if "99" in text else "cannot be read") in capsys.readouterr().err
+    assert {p.name for p in tmp_path.iterdir()} == {"home.json", "a.fa"}
