@@ -162,7 +162,7 @@ def write_fasta(path: Path, sequences: list[tuple[str, str]]) -> Path:
 @pytest.mark.parametrize("seed", [15])
 def test_kills_change_no_row(tmp_path, seed, full, ledger):
     """A process that does the whole batch is killed at random times until it gets through."""
-    bases, kills, longest = (7_500_000, 60, 20.0) if full else (30_000, 25, 0.6)
+    bases, kills, longest = (7_500_000, 25, 20.0) if full else (30_000, 25, 0.6)
     sequences = random_sequences(bases, seed)
     fasta = write_fasta(tmp_path / "torture.fa", sequences)
     store, size = LocalStore(tmp_path / "store"), 10_000 if full else 150
