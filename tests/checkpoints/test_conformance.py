@@ -79,7 +79,7 @@ def files(store: Store) -> set[str]:
             try:
                 store.medium.facts(path)
                 store.medium.read(path, 1)
-            except (FileNotFoundError, StorageError):  # a folder
+            except (FileNotFoundError, StorageError, CheckpointError):  # a folder
                 continue
             found.add(path.relative_to(store.root).as_posix())
     return found

@@ -51,6 +51,7 @@ def test_added_batches_are_listed_with_their_counts(home, capsys):
 def test_a_batch_is_named_by_the_beginning_of_its_key(home, capsys):
     code, out, _ = run(capsys, "show", "alp", "--home", home, "--json")
     assert (code, json.loads(out)["batch"].startswith("alpha-")) == (0, True)
+    assert run(capsys, "show", "Alpha.fa", "--home", home)[0] == 0
     assert run(capsys, "show", "", "--home", home)[0] == 1
     code, _, err = run(capsys, "show", "gamma", "--home", home)
     assert code == 1
@@ -59,10 +60,13 @@ def test_a_batch_is_named_by_the_beginning_of_its_key(home, capsys):
 
 def test_remove_says_first_and_takes_only_that_batch(home, capsys):
     before, kept = listed(capsys, home), partitions(home)
-    assert "would be removed" in run(capsys, "remove", "alpha", "--home", home)[1]
+    alpha = next(name for name in before if name.startswith("alpha"))
+    assert "would be removed" in run(capsys, "remove", alpha, "--home", home)[1]
+    for part in ("", " ", "alpha", "a"):  # an unset shell variable, or half a key, removes nothing
+        assert run(capsys, "remove", part, "--home", home, "--yes")[0] == 1
     assert listed(capsys, home) == before
 
-    assert run(capsys, "remove", "alpha", "--home", home, "--yes")[0] == 0
+    assert run(capsys, "remove", alpha, "--home", home, "--yes")[0] == 0
 
     left = listed(capsys, home)
     assert left == {name: row for name, row in before.items() if name.startswith("beta")}

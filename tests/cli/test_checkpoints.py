@@ -66,6 +66,20 @@ def test_a_damaged_record_and_a_damaged_older_generation_are_found(home, capsys)
     assert [file["status"] for file in json.loads(out)["files"]].count("damaged") >= 1
 
 
+def test_odd_entries_are_named_and_the_rest_is_checked(home, capsys):
+    (home / "store" / FOLDER / "x.pt").mkdir()
+    (home / "store" / FOLDER / "demo-1__0007.pt.done").touch()
+    path = data_path(home)
+    path.rename(home / "elsewhere")
+    path.symlink_to(home / "elsewhere")
+    code, out = run(capsys, "validate", "--home", home, "--json")
+    files = {file["path"].rsplit("/", 1)[-1]: file for file in json.loads(out)["files"] if file["status"] == "damaged"}
+    assert code == 3
+    assert "not a regular file" in files["x.pt"]["reason"]
+    assert "not a regular file" in files[path.name]["reason"]
+    assert "empty" in files["demo-1__0007.pt.done"]["reason"]
+
+
 def test_any_mix_of_versions(shared, home, capsys):
     for source in (shared / "vanilla").glob("*.pt"):
         (home / source.name).write_bytes(source.read_bytes())

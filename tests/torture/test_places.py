@@ -99,6 +99,29 @@ def test_a_folder_without_permission(operation, tmp_path, ledger):
     ledger("T10", f"{operation} without permission", events=1, named=1)
 
 
+def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path, ledger):
+    """What cannot be looked at must not pass for "nothing is there"."""
+    needs("strace")
+    root = tmp_path / "store"
+    save(root, 1)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.name.startswith("pytest-"):
+            path.chmod(0o755)
+    (root / FOLDER).chmod(0o000)
+
+    def as_nobody() -> None:
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        LocalStore(root).list(KEY.stage)
+
+    end = run_victim(as_nobody, ["-e", "trace=none"], tmp_path)
+
+    (root / FOLDER).chmod(0o755)
+    assert end.code == TYPED, end
+    assert str(root) in end.message
+    ledger("T10", "listing without permission", events=1, named=1)
+
+
 BAD_PARTS = (
     "../x", "..", ".", "", "/etc/passwd", "a/b", "a\\b", "a\0b", "A", "ä", "a b", "a\n", "․․", "%2e%2e", "a" * 201,
     "-a", ".hidden", "~", "con.pt",

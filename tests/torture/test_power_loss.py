@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from power_model import Call, Disk, disk_of, parse
 from test_system_calls import OPERATIONS
-from torture_kit import CHANGING, FINISHED, assert_swept_clean, needs, run_victim, save, version_at
+from torture_kit import CHANGING, FINISHED, FOLDER, KEY, assert_swept_clean, needs, run_victim, save, version_at
 
 from virnuc_dagster.checkpoints import CheckpointError
 
@@ -124,6 +124,26 @@ def test_every_legal_disk(name, tmp_path, place, ledger):
     assert moments == len(calls) + 1 > 2
     assert disks > moments / 2
     ledger("T12", f"power loss in {name}", events=disks, whole=disks, moments=moments)
+
+
+def test_folders_whose_maker_was_killed_are_made_durable(tmp_path, place):
+    """Another process made the folders and died before it synced them; a save in them must not be lost with them."""
+    needs("strace")
+    root = tmp_path / "store"
+    folders = [root / KEY.stage, root / FOLDER]
+    for folder in (root, *folders):
+        folder.mkdir()
+    disk = Disk(entries={str(root): -1}, seen={str(root): -1}, folders={str(tmp_path)})
+    for folder in folders:
+        disk.apply(Call("mkdir", str(folder)))
+    end = run_victim(lambda: save(root, 1), ["-y", "-s", "10000000", "-e", f"trace={','.join(CHANGING)}"], tmp_path)
+    calls = parse(end.trace, root)
+
+    check_all("first save", root, disk, calls, place)
+
+    syncs = [call for call in calls if call.path in (str(root), str(root / KEY.stage))]
+    with pytest.raises(ViolationError, match="version None"):
+        check_all("first save", root, disk, [call for call in calls if call not in syncs], place)
 
 
 def without(calls: list[Call], position: int) -> list[Call]:

@@ -65,7 +65,7 @@ def audit(folder: Path, *, full: bool) -> Iterator[Finding]:
     Yields:
         A finding for each data file, and for each record whose data file is missing, by folder and name.
     """
-    folders = sorted({path.parent for path in folder.rglob("*.pt*") if path.is_file()})
+    folders = sorted({path.parent for path in folder.rglob("*.pt*")})
     for place in folders:
         if QUARANTINE not in place.relative_to(folder).parts:
             yield from _audit_folder(place, full=full)
@@ -96,8 +96,13 @@ def examine(path: Path) -> Finding:
 
 def _audit_folder(folder: Path, *, full: bool) -> Iterator[Finding]:
     named: set[str] = set()
-    records = sorted(path for path in folder.glob(f"*{RECORD_SUFFIX}") if path.stat().st_size)
-    for record_path in records:
+    odd = [path for path in folder.glob("*.pt*") if path.is_symlink() or not path.is_file()]
+    yield from (Finding(path, "damaged", "corrupted: not a regular file") for path in sorted(odd))
+    for record_path in sorted(path for path in folder.glob(f"*{RECORD_SUFFIX}") if path not in odd):
+        if record_path.stat().st_size == 0:
+            if not record_path.with_name(record_path.name.removesuffix(".done")).exists():  # else: the marker of 1.0
+                yield Finding(record_path, "damaged", "corrupted: commit record is empty")
+            continue
         finding = _committed(record_path, full=full)
         named.add(finding.path.name)
         yield finding
@@ -105,7 +110,7 @@ def _audit_folder(folder: Path, *, full: bool) -> Iterator[Finding]:
             named.add(older.name)
             yield _superseded(older, full=full)
     for path in sorted(folder.glob("*.pt")):
-        if path.name not in named:
+        if path.name not in named and path not in odd:
             yield _uncommitted(path, full=full)
     for path in sorted(folder.glob(f".*{TEMPORARY_SUFFIX}")):
         yield Finding(path, "leftover", "of a writer that died or is at work", bytes=path.stat().st_size)
@@ -117,10 +122,9 @@ def _committed(record_path: Path, *, full: bool) -> Finding:
     try:
         record = read_record(record_path, record_path.read_bytes()[: RECORD_BYTES_MAX + 1])
         path = record_path.parent / record.file
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError as error:
-            raise CheckpointDamagedError(path, "corrupted: data file is missing") from error
+        if not path.exists():
+            raise CheckpointDamagedError(path, "corrupted: data file is missing")
+        size = path.stat().st_size
         check_size(size, path, record)
         if full:
             read_payload(path.read_bytes(), path, record, Level.FULL)

@@ -55,7 +55,6 @@ class NoSpaceError(StorageError):
 _HINTS = {
     errno.EACCES: "check the owner and the permissions of this folder",
     errno.EPERM: "check the owner and the permissions of this folder",
-    errno.ELOOP: "a symbolic link inside the store is not followed; replace it by the file itself",
     errno.EROFS: "the file system is mounted read-only; choose another --home",
     errno.EIO: "the device reported an input/output error; check the disk before you go on",
 }

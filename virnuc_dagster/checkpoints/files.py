@@ -24,15 +24,28 @@ def fsync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents durably; each new name is synced in its parent."""
+#: Folders that this process made, or has synced in their parents.
+_DURABLE: set[Path] = set()
+
+
+def make_folder(folder: Path, top: Path | None = None) -> None:
+    """Create a folder and its parents durably; each new name is synced in its parent.
+
+    Args:
+        folder: What to create.
+        top: From here down, folders that are there already are synced as well, once a process: whoever made them may
+            have been killed before its own sync.
+    """
     with typed_os_errors(folder):
-        if folder.is_dir():
-            return
-    make_folder(folder.parent)
+        there = folder.is_dir()
+    if there and (top is None or folder in _DURABLE or not folder.is_relative_to(top)):
+        return
+    make_folder(folder.parent, top)
     with typed_os_errors(folder):
         folder.mkdir(exist_ok=True)
-    fsync_folder(folder.parent)
+    if not there or os.access(folder.parent, os.R_OK):  # the folder above a store may be closed to us
+        fsync_folder(folder.parent)
+    _DURABLE.add(folder)
 
 
 @contextlib.contextmanager

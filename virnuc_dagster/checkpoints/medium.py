@@ -4,6 +4,8 @@ A medium knows files, not checkpoints. What it promises of each step is in its c
 """
 
 import contextlib
+import errno
+import fnmatch
 import os
 import shutil
 import stat
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from virnuc_dagster.checkpoints.archive import Buffer
-from virnuc_dagster.checkpoints.errors import StorageError, typed_os_errors
+from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, StorageError, typed_os_errors
 from virnuc_dagster.checkpoints.files import (
     exclusive,
     fsync_folder,
@@ -124,7 +126,12 @@ class LocalMedium:
         """The file's bytes; a symbolic link is not followed."""
         self._refuse_links(path)
         with typed_os_errors(path):
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise CheckpointDamagedError(path, "corrupted: not a regular file") from error
+                raise
             with open(descriptor, "rb") as file:  # noqa: PTH123 - from a descriptor
                 return file.read(-1 if limit is None else limit)
 
@@ -134,15 +141,15 @@ class LocalMedium:
         with typed_os_errors(path):
             facts = path.lstat()
         if not stat.S_ISREG(facts.st_mode):
-            raise StorageError(f"{path}: not a regular file", hint="a store holds files only", path=str(path))
+            raise CheckpointDamagedError(path, "corrupted: not a regular file")
         return facts.st_size, facts.st_mtime
 
     def glob(self, pattern: str) -> Iterator[Path]:
-        """Matching paths; what lies behind a symbolic link is not part of the store."""
-        with typed_os_errors(self.root):
-            for path in self.root.glob(pattern):
-                if not any(part.is_symlink() for part in self._parts(path)):
-                    yield path
+        """Matching paths; what lies behind a symbolic link is not part of the store.
+
+        A folder that cannot be listed is an error: it must not pass for an empty one.
+        """
+        yield from _matching(self.root, pattern.split("/"))
 
     @contextlib.contextmanager
     def put_data(
@@ -155,7 +162,7 @@ class LocalMedium:
     ) -> Iterator[None]:
         """Temporary file, fsync, read back and seal, rename, fsync of the folder."""
         self._refuse_links(folder / stem)
-        make_folder(folder)
+        make_folder(folder, self.root)
         with temporary_file(folder / stem, write, size) as temporary:
             with mapped(temporary) as written:
                 name = seal(written, temporary)
@@ -188,7 +195,7 @@ class LocalMedium:
         """Rename, durably."""
         self._refuse_links(source)
         self._refuse_links(target)
-        make_folder(target.parent)
+        make_folder(target.parent, self.root)
         rename(source, target)
         fsync_folder(source.parent)
 
@@ -215,3 +222,17 @@ class LocalMedium:
         place = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
         with typed_os_errors(place):
             return shutil.disk_usage(place).free
+
+
+def _matching(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    try:
+        with typed_os_errors(folder), os.scandir(folder) as listing:
+            entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in listing]
+    except FileNotFoundError:
+        return
+    for name, is_folder in sorted(entries):
+        if fnmatch.fnmatchcase(name, parts[0]):
+            if len(parts) == 1:
+                yield folder / name
+            elif is_folder:
+                yield from _matching(folder / name, parts[1:])

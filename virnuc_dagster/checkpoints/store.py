@@ -83,6 +83,8 @@ def read_record(path: object, text: bytes) -> CommitRecord:
         CheckpointIncompatibleError: The record is of a newer format.
         CheckpointDamagedError: It is not as it was written.
     """
+    if not text:
+        raise CheckpointDamagedError(path, "corrupted: commit record is empty")
     try:
         values = json.loads(text[: RECORD_BYTES_MAX + 1])
         refuse_newer(values.get("version") if isinstance(values, dict) else None)

@@ -85,7 +85,7 @@ class Sweep:
     def _older(self, paths: Iterable[Any], seconds: float, why: str) -> Iterator[Swept]:
         oldest = time.time() - seconds
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, CheckpointError):  # gone, or no regular file
                 size, changed = self.medium.facts(path)
                 if changed <= oldest:
                     yield Swept(path.relative_to(self.medium.root).as_posix(), size, why)

@@ -73,14 +73,14 @@ def read_payload(
         CheckpointIncompatibleError: They are not a checkpoint of a known kind and version.
     """
     check_size(len(data), path, record)
+    if level is not Level.SKIP and record is not None and hashlib.sha256(data).hexdigest() != record.sha256:
+        raise CheckpointDamagedError(path, "corrupted: digest differs from the commit record")
     try:
         members = archive.members(data)
         if level is Level.FULL or record is None:
             archive.check_crcs(data, members)
     except archive.ArchiveError as error:
         raise CheckpointDamagedError(path, f"corrupted: not a valid ZIP archive ({error})") from error
-    if level is not Level.SKIP and record is not None and hashlib.sha256(data).hexdigest() != record.sha256:
-        raise CheckpointDamagedError(path, "corrupted: digest differs from the commit record")
     payload = _tensor_only_load(data, path, map_location, file)
     try:
         payload = migrate(payload)

@@ -107,7 +107,7 @@ Examples:
 @click.option("--yes", is_flag=True, help="Remove; without it, only say what would be removed.")
 @home_option
 def remove(batch: str, yes: bool, **flags: Any) -> int:
-    """Remove one BATCH: stored results, partitions and report. A line in removed_batches.jsonl stays."""
+    """Remove one BATCH (its whole key): stored results, partitions, report. A line in removed_batches.jsonl stays."""
     from virnuc_dagster.checkpoints import open_store
     from virnuc_dagster.instance import clear_dead_runs, open_instance
     from virnuc_dagster.partitions import forget_batch, runs_at_work
@@ -115,7 +115,7 @@ def remove(batch: str, yes: bool, **flags: Any) -> int:
 
     settings = Settings.read(**flags)
     store = open_store(settings.store)
-    found = batch_files(store, settings.reports, resolve_batch(settings, store, batch))
+    found = batch_files(store, settings.reports, resolve_batch(settings, store, batch, whole=True))
     what = f"{found.batch}: {len(found.checkpoints):,} checkpoints, {found.bytes:,} bytes, {len(found.shards):,} shards"
     if not yes:
         click.echo(f"{what}{', its report' if found.report else ''} would be removed; run again with --yes")
@@ -138,18 +138,28 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
-def resolve_batch(settings: Settings, store: Any, name: str) -> str:
-    """The batch key that a name means.
+def resolve_batch(settings: Settings, store: Any, name: str, *, whole: bool = False) -> str:
+    """The batch key that a name means: the key itself, its beginning, or the name of the file it was made from.
+
+    Args:
+        settings: Of the home.
+        store: Its store.
+        name: What the user gave.
+        whole: Accept the whole key only.
 
     Raises:
         InputError: None, or more than one.
     """
     from virnuc_dagster.stages.batch import SEQUENCES
+    from virnuc_dagster.stages.keys import slug
 
     known = [key.batch for key in store.list(SEQUENCES)]
     if name in known:
         return name
-    fitting = [batch for batch in known if batch.startswith(name)]
+    begins = {name, slug(name)} if name.strip() else set()
+    fitting = [batch for batch in known if any(batch.startswith(begin) for begin in begins)]
+    if len(fitting) == 1 and whole:
+        raise InputError(f"{name!r} is not a whole batch key", hint=f"did you mean {fitting[0]}?")
     if len(fitting) == 1:
         return fitting[0]
     if fitting:

@@ -72,6 +72,9 @@ def predict(
                 first_error = first_error or results[-1].pop("error")
             except VirnucError as error:
                 if len(inputs) == 1:
+                    if as_json:
+                        facts = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+                        click.echo(json.dumps({"batches": [], "error": facts}, indent=2, ensure_ascii=False))
                     raise
                 print(f"error: {error}", file=sys.stderr)
                 first_error = first_error or error

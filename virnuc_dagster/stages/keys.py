@@ -24,11 +24,19 @@ def batch_key(name: str, content: str, window_length: int, shard_size: int) -> s
         shard_size: Frames a shard.
     """
     digest = hashlib.sha256(f"{content}/{window_length}/{shard_size}".encode()).hexdigest()[:8]
+    return f"{slug(name)}-{digest}"
+
+
+def slug(name: str) -> str:
+    """The readable part of a batch key: a file name without its endings, in `[a-z0-9-]`.
+
+    >>> slug("Test_with ORFs.fa.gz")
+    'test-with-orfs'
+    """
     ascii_name = (
         unicodedata.normalize("NFKD", _SUFFIXES.sub("", PurePath(name).name)).encode("ascii", "ignore").decode()
     )
-    slug = re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")[:60].strip("-")
-    return f"{slug or 'batch'}-{digest}"
+    return re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")[:60].strip("-") or "batch"
 
 
 def shard_key(batch: str, number: int) -> str:
