@@ -11,6 +11,7 @@ import click
 
 from virnuc_dagster import __version__
 from virnuc_dagster.cli.doctor import doctor
+from virnuc_dagster.cli.models import models
 from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
 from virnuc_dagster.cli.up import up
@@ -30,7 +31,7 @@ def virnuc() -> None:
     """Find the viral sequences in a batch (VirNucPro on Dagster)."""
 
 
-for command in (predict, up, doctor):
+for command in (predict, up, doctor, models):
     virnuc.add_command(command)
 
 
