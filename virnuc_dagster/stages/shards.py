@@ -123,6 +123,7 @@ class EmbeddingStage:
             frames[self.column],
             token_budget=self.options.token_budget,
             on_progress=lambda done: progress.advance(self.name, done),
+            on_reduced=lambda tokens: progress.note(f"{self.name}: out of memory, token budget now {tokens:,}"),
         )
         return {"ids": frames["ids"], "data": data}
 
