@@ -18,7 +18,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}  # 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Threads that wait for each other on a busy machine make small products a hundred times slower."""
+    """Small products gain nothing from threads, and on a busy machine the threads wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
