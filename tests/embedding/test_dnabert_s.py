@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from virnuc_dagster.embedding.dnabert_s import DnabertSConfig, DnabertSEncoder, DnabertSModel, alibi_bias, alibi_slopes
-from virnuc_dagster.embedding.layers import cast_linears
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.errors import BundleError
 
@@ -34,7 +33,7 @@ def golden() -> tuple[DnabertSEncoder, list[dict], dict[str, torch.Tensor]]:
     config = json.loads((GOLDEN / "config.json").read_text())
     model = DnabertSModel(DnabertSConfig.from_dict(config))
     model.load_published(load_file(GOLDEN / "model.safetensors"))
-    encoder = DnabertSEncoder(model, Tokenizer.from_file(str(TOKENIZER)), "tiny", CPU)
+    encoder = DnabertSEncoder(model.pack(torch.float32, CPU), Tokenizer.from_file(str(TOKENIZER)), "tiny", CPU)
     return encoder, json.loads((GOLDEN / "inputs.json").read_text()), load_file(GOLDEN / "expected.safetensors")
 
 
@@ -61,8 +60,7 @@ def test_bfloat16_stays_close_to_the_reference(golden):
     _, inputs, expected = golden
     model = DnabertSModel(DnabertSConfig.from_dict(json.loads((GOLDEN / "config.json").read_text())))
     model.load_published(load_file(GOLDEN / "model.safetensors"))
-    cast_linears(model, torch.bfloat16)
-    encoder = DnabertSEncoder(model, Tokenizer.from_file(str(TOKENIZER)), "tiny", CPU)
+    encoder = DnabertSEncoder(model.pack(torch.bfloat16, CPU), Tokenizer.from_file(str(TOKENIZER)), "tiny", CPU)
 
     found = embed(encoder, ["a"], [inputs[0]["sequence"]], token_budget=500)
 

@@ -14,7 +14,6 @@ from virnuc_dagster.embedding.esm2 import (
     rotate,
     tokenize_protein,
 )
-from virnuc_dagster.embedding.layers import cast_linears
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.errors import BundleError
 
@@ -67,8 +66,7 @@ def reference_vectors(model: torch.nn.Module, proteins: list[str]) -> torch.Tens
 def encoder_of(model: torch.nn.Module, heads: int, *, precision: torch.dtype = torch.float32) -> Esm2Encoder:
     own = Esm2Model(config(model.embed_dim, model.num_layers, heads))
     own.load_published({f"esm.{hugging_face_name(name)}": tensor for name, tensor in model.state_dict().items()})
-    cast_linears(own, precision)
-    return Esm2Encoder(own, "test", CPU)
+    return Esm2Encoder(own.pack(precision, CPU), "test", CPU)
 
 
 @pytest.mark.parametrize(("width", "layers", "heads"), [(320, 6, 20), (96, 3, 4)])  # the first is the published 8M

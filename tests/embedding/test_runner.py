@@ -100,10 +100,13 @@ def test_running_out_of_memory_halves_the_batch_for_good(error):
     encoder = CodeEncoder(memory=20, error=error)
     texts = [f"{i:04}" for i in range(16)]
 
-    found = embed(encoder, names(texts), texts, token_budget=80)
+    told: list[int] = []
+
+    found = embed(encoder, names(texts), texts, token_budget=80, on_reduced=told.append)
 
     assert torch.equal(found, expected(texts))
     assert encoder.shapes == [(4, 5)] * 4
+    assert told == [40, 20]
 
 
 def test_one_frame_that_does_not_fit_is_named():

@@ -13,6 +13,7 @@ from virnuc_dagster import __version__
 from virnuc_dagster.cli.batches import batches
 from virnuc_dagster.cli.checkpoints import checkpoints
 from virnuc_dagster.cli.doctor import doctor
+from virnuc_dagster.cli.models import models
 from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
 from virnuc_dagster.cli.up import up
@@ -34,7 +35,7 @@ def virnuc() -> None:
     """Find the viral sequences in a batch (VirNucPro on Dagster)."""
 
 
-for command in (predict, up, batches, checkpoints, doctor):
+for command in (predict, up, batches, checkpoints, models, doctor):
     virnuc.add_command(command)
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import nn
 
-from virnuc_dagster.embedding.layers import Linear, attend, config_from, load_published
+from virnuc_dagster.embedding.layers import Linear, attend, config_from, load_published, norm_of, to_device
+from virnuc_dagster.embedding.packed import PackedLinear
 
 _PUBLISHED = {
     "word_embeddings": "embeddings.word_embeddings",
@@ -130,9 +131,66 @@ class DnabertSModel(nn.Module):
         """Take weights with the published state-dict names (see `layers.load_published`)."""
         load_published(self, state, published_name, prefixes=("bert.",), unused=_UNUSED)
 
+    def pack(self, dtype: torch.dtype, device: torch.device) -> PackedDnabertS:
+        """Make the network for inference; this one stays as it is, trainable.
+
+        Args:
+            dtype: Precision of the matrix products.
+            device: Where to compute.
+        """
+        return PackedDnabertS(self, dtype, device)
+
     def published_state(self) -> dict[str, torch.Tensor]:
         """Return the weights under their published names."""
         return {published_name(name): tensor.contiguous() for name, tensor in self.state_dict().items()}
+
+
+class _PackedLayer:
+    """A `_Layer` for inference: the gate, with its GELU fused, and its factor are products of their own."""
+
+    def __init__(self, layer: _Layer, dtype: torch.dtype, device: torch.device) -> None:
+        self.heads = layer.heads
+        gate, up = layer.gated.weight.chunk(2)
+        self.gate, self.up = (PackedLinear(weight, None, dtype, device) for weight in (gate, up))
+        self.qkv, self.attention_out, self.down = (
+            PackedLinear(linear.weight, linear.bias, dtype, device)
+            for linear in (layer.qkv, layer.attention_out, layer.down)
+        )
+        self.attention_norm, self.mlp_norm = norm_of(layer.attention_norm, device), norm_of(layer.mlp_norm, device)
+
+    def __call__(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Residual x, float32 (B, T, D), through the layer; x is overwritten."""
+        qkv = self.qkv(x)
+        if qkv.device.type == "cpu":
+            qkv = qkv.float()  # attention in float32 is the fastest on a CPU
+        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
+        x = self.attention_norm(x.add_(self.attention_out(attend(q, k, v, bias=bias))))
+        narrow = x.to(self.gate.dtype)
+        x += self.down(self.gate(narrow, gelu=True).mul_(self.up(narrow)))
+        return self.mlp_norm(x)
+
+
+class PackedDnabertS:
+    """`DnabertSModel` for inference: same numbers up to rounding, same input and output.
+
+    Residual, LayerNorm, attention bias and softmax are float32 in every precision.
+    """
+
+    def __init__(self, model: DnabertSModel, dtype: torch.dtype, device: torch.device) -> None:
+        self.width = model.word_embeddings.embedding_dim
+        self._heads = model.heads
+        embeddings = model.word_embeddings.weight.detach() + model.token_type_embeddings.weight.detach()[0]
+        self._embeddings = embeddings.to(device)
+        self._embedding_norm = norm_of(model.embedding_norm, device)
+        self._layers = [_PackedLayer(cast(_Layer, layer), dtype, device) for layer in model.layers]
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """As `DnabertSModel.forward`: int64 (B, T) -> float32 (B, T, D)."""
+        x = self._embedding_norm(F.embedding(tokens, self._embeddings))
+        bias = alibi_bias(self._heads, tokens.shape[1], tokens.device)
+        for layer in self._layers:
+            x = layer(x, bias)
+        return x
 
 
 def published_name(name: str) -> str:
@@ -144,16 +202,18 @@ class DnabertSEncoder:
     """DNABERT-S as the runner uses it: nucleotide text of frames in, pooled float32 vectors out.
 
     Args:
-        model: The network, on `device`.
+        model: The network, on `device`; `DnabertSModel.pack` makes the fast one.
         tokenizer: The tokeniser that belongs to it; its post-processor adds [CLS] and [SEP].
         model_id: Name for messages and records.
         device: Where the model is.
     """
 
-    def __init__(self, model: DnabertSModel, tokenizer: Tokenizer, model_id: str, device: torch.device) -> None:
-        self.model = model.eval()
+    def __init__(
+        self, model: DnabertSModel | PackedDnabertS, tokenizer: Tokenizer, model_id: str, device: torch.device
+    ) -> None:
+        self.model = model.eval() if isinstance(model, DnabertSModel) else model
         self.model_id = model_id
-        self.dim = model.word_embeddings.embedding_dim
+        self.dim = model.word_embeddings.embedding_dim if isinstance(model, DnabertSModel) else model.width
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -173,5 +233,5 @@ class DnabertSEncoder:
         Returns:
             float32 (B, D) on the CPU.
         """
-        hidden: torch.Tensor = self.model(tokens.to(self._device))
+        hidden: torch.Tensor = self.model(to_device(tokens, self._device))
         return hidden.mean(dim=1).cpu()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from virnuc_dagster.embedding.layers import Linear, attend, config_from, load_published
+from virnuc_dagster.embedding.layers import Linear, attend, config_from, load_published, norm_of, to_device
+from virnuc_dagster.embedding.packed import PackedLinear
 
 ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
 """The 33 tokens of ESM-2; a token's place is its id."""
@@ -152,9 +153,93 @@ class Esm2Model(nn.Module):
         kept = {name: tensor for name, tensor in state.items() if not name.endswith("rotary_embeddings.inv_freq")}
         load_published(self, kept, published_name, prefixes=("esm.",), unused=_UNUSED)
 
+    def pack(self, dtype: torch.dtype, device: torch.device) -> PackedEsm2:
+        """Make the network for inference; this one stays as it is, trainable.
+
+        Args:
+            dtype: Precision of the matrix products.
+            device: Where to compute.
+        """
+        return PackedEsm2(self, dtype, device)
+
     def published_state(self) -> dict[str, torch.Tensor]:
         """Return the weights under their published names."""
         return {published_name(name): tensor.contiguous() for name, tensor in self.state_dict().items()}
+
+
+class _PackedLayer:
+    """An `_Layer` for inference: queries, keys and values in one product; rotary pairs side by side.
+
+    The rows of the query and key weights are re-ordered so that the two halves which the rotary positions turn against
+    each other interleave: a turn is then one complex product, in place, and attention scores do not change.
+    """
+
+    def __init__(self, layer: _Layer, dtype: torch.dtype, device: torch.device) -> None:
+        self.heads = layer.heads
+        weight = [_interleaved(layer.query.weight, self.heads), _interleaved(layer.key.weight, self.heads)]
+        bias = [_interleaved(layer.query.bias, self.heads), _interleaved(layer.key.bias, self.heads)]
+        self.qkv = PackedLinear(
+            torch.cat([*weight, layer.value.weight]), torch.cat([*bias, layer.value.bias]), dtype, device
+        )
+        self.attention_out, self.up, self.down = (
+            PackedLinear(linear.weight, linear.bias, dtype, device)
+            for linear in (layer.attention_out, layer.up, layer.down)
+        )
+        self.attention_norm, self.mlp_norm = norm_of(layer.attention_norm, device), norm_of(layer.mlp_norm, device)
+
+    def __call__(self, x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        """Add the layer to the residual x, float32 (B, T, D), in place."""
+        qkv = self.qkv(self.attention_norm(x)).unflatten(2, (3, self.heads, -1))  # (B, T, 3, H, K)
+        q, k, v = attention_inputs(qkv, turn)
+        x += self.attention_out(attend(q, k, v))
+        x += self.down(self.up(self.mlp_norm(x), gelu=True))
+        return x
+
+
+def _interleaved(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """Re-order the rows (D, ...) of each head from halves to pairs."""
+    return rows.detach().unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+
+
+def attention_inputs(qkv: torch.Tensor, turn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Turn queries and keys by their positions, in float32.
+
+    Args:
+        qkv: (B, T, 3, H, K), rotary pairs side by side; overwritten if it is float32.
+        turn: Complex turns (T, 1, 1, K / 2).
+
+    Returns:
+        q, k, v, each (B, H, T, K); float32 on a CPU, whose attention is fastest so, else in the format of `qkv`.
+    """
+    wide = qkv.float() if qkv.device.type == "cpu" else torch.cat((qkv[:, :, :2].float(), qkv[:, :, 2:].float()), dim=2)
+    torch.view_as_complex(wide[:, :, :2].unflatten(-1, (-1, 2))).mul_(turn)
+    mixed = wide if qkv.device.type == "cpu" else wide.to(qkv.dtype)
+    q, k, v = mixed.permute(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+class PackedEsm2:
+    """`Esm2Model` for inference: same numbers up to rounding, same input and output.
+
+    Residual, LayerNorm, rotary positions and softmax are float32 in every precision.
+    """
+
+    def __init__(self, model: Esm2Model, dtype: torch.dtype, device: torch.device) -> None:
+        self.width = model.word_embeddings.embedding_dim
+        self._head_width = model.head_width
+        self._embeddings = (model.word_embeddings.weight.detach() * model.embedding_scale).to(device)
+        self._layers = [_PackedLayer(cast(_Layer, layer), dtype, device) for layer in model.layers]
+        self._final_norm = norm_of(model.final_norm, device)
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """As `Esm2Model.forward`: int64 (B, T) -> float32 (B, T, D)."""
+        x = F.embedding(tokens, self._embeddings)
+        cos, sin = rotary_tables(tokens.shape[1], self._head_width, tokens.device)
+        half = self._head_width // 2
+        turn = torch.complex(cos[:, :half], sin[:, :half])[:, None, None]
+        for layer in self._layers:
+            x = layer(x, turn)
+        return self._final_norm(x)
 
 
 def published_name(name: str) -> str:
@@ -171,15 +256,15 @@ class Esm2Encoder:
     """ESM-2 as the runner uses it: proteins of frames in, pooled float32 vectors out.
 
     Args:
-        model: The network, on `device`.
+        model: The network, on `device`; `Esm2Model.pack` makes the fast one.
         model_id: Name for messages and records.
         device: Where the model is.
     """
 
-    def __init__(self, model: Esm2Model, model_id: str, device: torch.device) -> None:
-        self.model = model.eval()
+    def __init__(self, model: Esm2Model | PackedEsm2, model_id: str, device: torch.device) -> None:
+        self.model = model.eval() if isinstance(model, Esm2Model) else model
         self.model_id = model_id
-        self.dim = model.word_embeddings.embedding_dim
+        self.dim = model.word_embeddings.embedding_dim if isinstance(model, Esm2Model) else model.width
         self._device = device
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -196,5 +281,5 @@ class Esm2Encoder:
         Returns:
             float32 (B, D) on the CPU.
         """
-        hidden: torch.Tensor = self.model(tokens.to(self._device))
+        hidden: torch.Tensor = self.model(to_device(tokens, self._device))
         return hidden[:, 1:-1].mean(dim=1).cpu()

@@ -47,13 +47,6 @@ class Linear(nn.Linear):
         return super().forward(x.to(self.weight.dtype))
 
 
-def cast_linears(module: nn.Module, dtype: torch.dtype) -> None:
-    """Put the linears of a model into `dtype`; embeddings and LayerNorm stay as they are (float32)."""
-    for child in module.modules():
-        if isinstance(child, Linear):
-            child.to(dtype)
-
-
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Softmax attention without mask, for frames of one exact length.
 
@@ -70,6 +63,20 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, bias: torch.Ten
         bias = bias.to(q.dtype)[None]  # four axes: with three, torch leaves its fused kernel (2.7 times slower on CPU)
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     return mixed.transpose(1, 2).flatten(2)
+
+
+def norm_of(norm: nn.LayerNorm, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A LayerNorm for inference: float32 on `device`, the module itself left alone."""
+    assert norm.weight is not None
+    weight, bias = norm.weight.detach().float().to(device), norm.bias.detach().float().to(device)
+    return lambda x: F.layer_norm(x, tuple(norm.normalized_shape), weight, bias, norm.eps)
+
+
+def to_device(tokens: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy tokens to where they are needed; to a GPU through pinned memory, without waiting for it."""
+    if device.type == "cuda":
+        return tokens.pin_memory().to(device, non_blocking=True)
+    return tokens.to(device)
 
 
 def load_published(

@@ -42,6 +42,7 @@ def embed(
     *,
     token_budget: int,
     on_progress: Callable[[int], None] | None = None,
+    on_reduced: Callable[[int], None] | None = None,
 ) -> torch.Tensor:
     """Embed the frames of a shard; identical texts are computed once.
 
@@ -51,6 +52,7 @@ def embed(
         texts: What to embed, one text a frame.
         token_budget: Tokens of one batch, at least one frame; halved while the device is out of memory.
         on_progress: Called after each batch with the number of frames it finished; they sum to N.
+        on_reduced: Called with the new, smaller token budget each time memory ran out.
 
     Returns:
         float32 (N, D) on the CPU; row i belongs to `ids[i]`.
@@ -73,7 +75,7 @@ def embed(
     rows = torch.full((len(tokens), encoder.dim), torch.nan)
     written = torch.zeros(len(tokens), dtype=torch.int64)
     done = 0
-    for batch, vectors in _pooled(encoder, tokens, first_id, token_budget):
+    for batch, vectors in _pooled(encoder, tokens, first_id, token_budget, on_reduced):
         rows[batch] = vectors
         written[batch] += 1
         finished = int(frames_of_row[batch].sum())
@@ -106,7 +108,11 @@ def _batches(tokens: Sequence[Sequence[int]], token_budget: int) -> Iterator[lis
 
 
 def _pooled(
-    encoder: Encoder, tokens: Sequence[Sequence[int]], first_id: Sequence[str], token_budget: int
+    encoder: Encoder,
+    tokens: Sequence[Sequence[int]],
+    first_id: Sequence[str],
+    token_budget: int,
+    on_reduced: Callable[[int], None] | None,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Pool batch after batch; on running out of memory, halve the batch and keep to the smaller size from then on."""
     limit = token_budget
@@ -127,6 +133,8 @@ def _pooled(
                 raise _one_frame_too_large(first_id[batch[0]], length, encoder.model_id) from error
             limit = len(batch) // 2 * length
             waiting.append(batch)
+            if on_reduced is not None:
+                on_reduced(limit)
             continue
         yield batch, vectors
 

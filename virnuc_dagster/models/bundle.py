@@ -166,7 +166,7 @@ class Bundle:
 
         from virnuc_dagster.embedding.dnabert_s import DnabertSConfig, DnabertSEncoder, DnabertSModel
 
-        spec = self.spec.dnabert_s
+        spec, dtype = self.spec.dnabert_s, torch_dtype(precision)
         tokenizer_bytes = self._read(spec.tokenizer)
         try:
             config = DnabertSConfig.from_dict(spec.config)
@@ -179,8 +179,8 @@ class Bundle:
             )
         with torch.device("meta"):
             model = DnabertSModel(config)
-        self._fill(model, spec, device, precision)
-        encoder = DnabertSEncoder(model, tokenizer, spec.id, device)
+        self._fill(model, spec)
+        encoder = DnabertSEncoder(model.pack(dtype, device), tokenizer, spec.id, device)
         if self.spec.golden:
             self._check_golden(encoder, self.spec.golden.nucleotide, self.spec.golden.dnabert_s, precision)
         return encoder
@@ -199,15 +199,15 @@ class Bundle:
 
         from virnuc_dagster.embedding.esm2 import Esm2Config, Esm2Encoder, Esm2Model
 
-        spec = self.spec.esm2
+        spec, dtype = self.spec.esm2, torch_dtype(precision)
         try:
             config = Esm2Config.from_dict(spec.config)
         except ValueError as error:
             raise self._unusable("esm2", error) from error
         with torch.device("meta"):
             model = Esm2Model(config)
-        self._fill(model, spec, device, precision)
-        encoder = Esm2Encoder(model, spec.id, device)
+        self._fill(model, spec)
+        encoder = Esm2Encoder(model.pack(dtype, device), spec.id, device)
         if self.spec.golden:
             self._check_golden(encoder, self.spec.golden.protein, self.spec.golden.esm2, precision)
         return encoder
@@ -239,19 +239,12 @@ class Bundle:
             self._compare("head", score, golden.score, "float32")
         return head
 
-    def _fill(
-        self, model: DnabertSModel | Esm2Model, spec: EncoderSpec, device: torch.device, precision: Precision
-    ) -> None:
-        """Give an encoder its weights, in the wanted precision and on the device."""
-        from virnuc_dagster.embedding.layers import cast_linears
-
-        dtype = torch_dtype(precision)
+    def _fill(self, model: DnabertSModel | Esm2Model, spec: EncoderSpec) -> None:
+        """Give an encoder its weights, float32."""
         try:
             model.load_published(self._tensors(spec.weights))
         except BundleError as error:
             raise self._unusable(spec.id, error.message) from error
-        cast_linears(model, dtype)
-        model.to(device).requires_grad_(False)
 
     def _read(self, ref: FileRef) -> bytes:
         """Read a file once and return those bytes if they have the recorded digest."""

@@ -1,0 +1,82 @@
+"""`virnuc models`: which bundles there are, what is in one, whether it is intact, and making one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group()
+def models() -> None:
+    """Model bundles: list, show, verify, import."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def list_(as_json: bool) -> None:
+    """Packaged bundles; any bundle folder can be given by its path too."""
+    from virnuc_dagster.models.bundle import list_bundles, open_bundle
+
+    rows = [
+        {"name": name, "window_length": spec.window_length, "description": spec.description}
+        for name in list_bundles()
+        for spec in [open_bundle(name).spec]
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        click.echo(f"{row['name']:<12} {row['window_length']:>5} bases  {row['description']}")
+
+
+@models.command()
+@click.argument("bundle")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def show(bundle: str, as_json: bool) -> None:
+    """What a bundle holds: parts, revisions, digests, thresholds."""
+    from virnuc_dagster.models.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    facts: dict[str, Any] = opened.spec.model_dump(mode="json", exclude={"golden", "training"})
+    facts["golden"] = opened.spec.golden is not None
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    click.echo(f"{opened.name}: {opened.spec.description}\nfolder      {opened.folder}")
+    click.echo(f"window      {opened.spec.window_length} bases\nthresholds  {facts['thresholds']}")
+    for part in ("dnabert_s", "esm2"):
+        entry = facts[part]
+        click.echo(f"{part:<11} {entry['id']} @ {entry['revision']}, {entry['dim']} wide, {entry['weights']['sha256']}")
+    click.echo(f"{'head':<11} {facts['head']['features']} features, {facts['head']['weights']['sha256']}")
+
+
+@models.command()
+@click.argument("bundle")
+def verify(bundle: str) -> None:
+    """Check every digest, load every part, and reproduce the stored golden frame."""
+    from virnuc_dagster.models.bundle import open_bundle
+    from virnuc_dagster.models.importing import check_loads
+
+    opened = open_bundle(bundle)
+    check_loads(opened)
+    golden = "golden frame reproduced" if opened.spec.golden else "it stores NO golden frame to reproduce"
+    click.echo(f"{opened.name}: {len(opened.spec.files())} files as recorded, all parts load, {golden}")
+
+
+@models.command("import")
+@click.option("--dnabert-s", required=True, help="Folder or hub id, e.g. zhihan1996/DNABERT-S.")
+@click.option("--esm2", required=True, help="Folder, hub id, or a fair-esm .pt file.")
+@click.option("--head", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--window-length", required=True, type=click.IntRange(3), help="What the head was trained for.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@click.option("--dnabert-s-revision", help="Commit on the hub [default: main, recorded as the commit it is].")
+@click.option("--esm2-revision", help="Commit on the hub [default: main, recorded as the commit it is].")
+def import_(window_length: int, output: Path, **parts: Any) -> None:
+    """Make a bundle from published weights; nothing in them is executed."""
+    from virnuc_dagster.models.importing import Sources, import_bundle
+
+    bundle, warnings = import_bundle(Sources(**parts), window_length=window_length, output=output)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{bundle.folder}: imported and verified; use it with --bundle {output}")
