@@ -155,13 +155,13 @@ def _be_victim(operate: Callable[[], object], writer: int) -> None:
     os._exit(code)
 
 
-def random_kills(work: Callable[[], object], kills: int, longest: float, seed: int) -> Iterator[int]:
+def random_kills(work: Callable[[], object], kills: int, longest: Callable[[], float], seed: int) -> Iterator[int]:
     """Fork a worker that repeats `work` for ever, kill it after a random time; yields after each kill.
 
     Args:
         work: Called again and again in the worker.
         kills: How often.
-        longest: Longest life in seconds.
+        longest: Longest life in seconds, asked before each.
         seed: Of the times.
     """
     import random
@@ -176,7 +176,7 @@ def random_kills(work: Callable[[], object], kills: int, longest: float, seed: i
                     work()
             finally:
                 os._exit(1)
-        time.sleep(times.uniform(0, longest))
+        time.sleep(times.uniform(0, longest()))
         os.kill(worker, signal.SIGKILL)
         _, status = os.waitpid(worker, 0)
         assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "the worker ended by itself"
