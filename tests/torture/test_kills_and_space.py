@@ -40,11 +40,11 @@ def test_killed_at_random_times(tmp_path, full, ledger):
         last += 1
         LocalStore(root).save(KEY, payload(last, 200 if last % 3 else 2_000), {"version": last})
 
-    life = 0.03  # seconds; follows the machine's speed, so that about every other kill comes after a commit
-    for _ in random_kills(work, kills, lambda: life, seed=2):
+    life = [0.03]  # seconds; follows the machine's speed, so that about every other kill comes after a commit
+    for _ in random_kills(work, kills, lambda: life[0], seed=2):
         version = version_at(root)
         assert version >= last, "a committed version was lost"
-        life = min(1.0, life * 1.1) if version == last else max(0.01, life / 1.1)
+        life[0] = min(1.0, life[0] * 1.1) if version == last else max(0.01, life[0] / 1.1)
         last = version
         versions.add(version)
     assert len(versions) > kills / 10, "the writer hardly ever came to a commit"
