@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import multiprocessing
+import os
 import resource
 import signal
 from pathlib import Path
@@ -241,6 +242,35 @@ def test_a_record_that_points_elsewhere_is_refused(tmp_path):
 
     with pytest.raises(CheckpointDamagedError, match="points to"):
         store.load(KEY)
+
+
+def test_a_record_counts_only_in_its_own_place(tmp_path):
+    store = LocalStore(tmp_path)
+    other = CheckpointKey(KEY.stage, KEY.batch, "demo-1__0002")
+    stage = CheckpointKey("dnabert_s_embeddings", KEY.batch, KEY.shard)
+    for key, seed in ((KEY, 1), (other, 2), (stage, 1)):
+        store.save(key, payload(seed), {})
+    folder = tmp_path / "esm2_embeddings/demo-1"
+    text = (folder / "demo-1__0001.pt.done").read_bytes()
+    (folder / "demo-1__0002.pt.done").write_bytes(text)
+    (tmp_path / "dnabert_s_embeddings/demo-1/demo-1__0001.pt.done").write_bytes(text)
+    for path in folder.glob("demo-1__0001.*.pt"):
+        (tmp_path / "dnabert_s_embeddings/demo-1" / path.name).write_bytes(path.read_bytes())
+
+    with pytest.raises(CheckpointDamagedError, match="record of another checkpoint"):
+        store.load(other)
+    with pytest.raises(CheckpointDamagedError, match="record of esm2_embeddings"):
+        store.record(stage)
+
+
+def test_a_pipe_in_the_place_of_a_record_blocks_nothing(tmp_path):
+    store = LocalStore(tmp_path)
+    store.save(KEY, payload(1), {})
+    path = tmp_path / "esm2_embeddings/demo-1/demo-1__0001.pt.done"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CheckpointDamagedError, match="empty"):
+        store.record(KEY)
 
 
 def test_any_change_of_a_record_is_found(tmp_path):

@@ -167,7 +167,7 @@ def test_kills_change_no_row(tmp_path, seed, full, ledger):
     fasta = write_fasta(tmp_path / "torture.fa", sequences)
     store, size = LocalStore(tmp_path / "store"), 10_000 if full else 150
     committed: set[str] = set()
-    for _ in random_kills(lambda: work(store, fasta, size), kills, longest, seed):
+    for _ in random_kills(lambda: work(store, fasta, size), kills, lambda: longest, seed):
         now = {hashlib.sha256(path.read_bytes()).hexdigest() for path in store.root.rglob("*.done")}
         assert committed <= now, "a committed record was lost or written again"
         committed = now

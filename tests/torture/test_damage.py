@@ -191,7 +191,9 @@ def test_fuzzed(what, store, full, ledger):
         else:
             data = fuzzed_bytes(good, chance) if what == "file bytes" else fuzzed_member(good, chance)
             digest = hashlib.sha256(data).hexdigest()
-            text = dataclasses.replace(record, bytes=len(data), sha256=digest).to_json()
+            name = f"{KEY.shard}.{digest[:16]}.pt"
+            text = dataclasses.replace(record, file=name, bytes=len(data), sha256=digest).to_json()
+            path = path.with_name(name)
         path.write_bytes(data)
         (store.root / RECORD).write_bytes(text)
         began = time.monotonic()
@@ -206,5 +208,7 @@ def test_fuzzed(what, store, full, ledger):
                 assert loaded["ids"] == payload(1, ROWS)["ids"]
             whole += 1
         assert time.monotonic() - began < 5
+        if data is not good:
+            path.unlink()
     assert errors > 0
     ledger("T8", f"fuzzed {what}", events=whole + errors, whole=whole, named=errors)

@@ -61,7 +61,8 @@ def attempt(way: str, root: Path, data: bytes) -> str:
             torch.set_num_threads(1)
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_MAX,) * 2)
-            signal.alarm(SECONDS_MAX)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS_MAX)  # CPU time; below, for a hang, wall-clock time
+            signal.alarm(10 * SECONDS_MAX)
             read(way, root, data)
             code = 0
         except CheckpointError as error:

@@ -19,6 +19,7 @@ from torture_kit import (
     run_victim,
     save,
     version_at,
+    version_of,
 )
 
 from virnuc_dagster.checkpoints import CheckpointKey, LocalStore, StorageError
@@ -39,8 +40,8 @@ def sweep_many(root: Path, turns: int) -> None:
 
 def read_many(root: Path, turns: int) -> None:
     for _ in range(turns):
-        data = LocalStore(root).load(KEY)["data"]
-        assert torch.equal(data, payload(int(data[0, 0]) // 1_000_000, len(data))["data"])
+        loaded = LocalStore(root).load(KEY)
+        assert torch.equal(loaded["data"], payload(version_of(loaded), len(loaded["ids"]))["data"])
 
 
 def test_writers_readers_and_sweepers_at_once(tmp_path, full, ledger):

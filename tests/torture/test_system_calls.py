@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from torture_kit import (
     CHANGING,
     FINISHED,
@@ -24,7 +25,8 @@ from torture_kit import (
     version_at,
 )
 
-from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.checkpoints import LocalStore, compat
+from virnuc_dagster.checkpoints.legacy import migrate_file
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,34 @@ def test_killed_at_every_call(name, tmp_path, full, ledger):
     if name in ("first save", "overwrite", "third generation"):
         assert commits == {"nothing yet", "temporary data", "data named", "temporary record", "record new"}
     ledger("T1", f"SIGKILL in {name}", events=kills, whole=kills, calls=dict(called), disk_states=len(states))
+
+
+def test_migration_killed_at_every_call(tmp_path, ledger):
+    """T1: the older file stays byte for byte; beside it is nothing, or a whole checkpoint with its values."""
+    before, folder = tmp_path / "before", tmp_path / "folder"
+    before.mkdir()
+    rows = torch.arange(12.0).reshape(3, 4)
+    torch.save({"proteins": ["a", "b", "c"], "data": list(rows)}, before / "output_1_ESM.pt")
+    source = (before / "output_1_ESM.pt").read_bytes()
+    new = folder / "output_1_esm-v2.pt"
+
+    def run(*options: str):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(before, folder)
+        return run_victim(lambda: migrate_file(folder / "output_1_ESM.pt"), list(options), tmp_path)
+
+    migrate_file(Path(shutil.copytree(before, tmp_path / "warm")) / "output_1_ESM.pt")
+    calls = {name: count for name, count in run().calls().items() if name in CHANGING}
+    found = Counter()
+    for call, count in calls.items():
+        for k in range(1, count + 1):
+            assert run("-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={k}").code == -9
+            assert (folder / "output_1_ESM.pt").read_bytes() == source
+            done = compat.has_done_marker(new)
+            assert not done or torch.equal(compat.load_with_compatibility(new)["data"], rows)
+            found[done] += 1
+    assert set(found) == {True, False}
+    ledger("T1", "SIGKILL in migrate", events=found.total(), whole=found.total(), calls=calls)
 
 
 TAKING_SPACE = ("write", "fsync", "rename", "mkdir")

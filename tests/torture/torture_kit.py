@@ -35,8 +35,8 @@ def needs(command: str, package: str = "") -> None:
 
 
 def payload(version: int, rows: int = 20, dim: int = 8) -> dict:
-    """A payload that no other version shares a value with."""
-    data = torch.arange(rows * dim, dtype=torch.float32).reshape(rows, dim) + version * 1_000_000
+    """A payload whose values differ from every other version's, exact in float32."""
+    data = ((torch.arange(rows * dim) + version * 7_919) % 65_521).to(torch.float32).reshape(rows, dim)
     return {"ids": [f"v{version}_chunk_{row}F1" for row in range(rows)], "data": data}
 
 
@@ -56,12 +56,17 @@ def version_at(root: Path, level: Level = Level.FULL) -> int | None:
         loaded = store.load(KEY, level)
     except CheckpointMissingError:
         return None
-    version = int(loaded["data"][0, 0]) // 1_000_000
+    version = version_of(loaded)
     wanted = payload(version, len(loaded["ids"]), loaded["data"].shape[1])
     assert loaded["ids"] == wanted["ids"], "rows belong to other ids"
     assert torch.equal(loaded["data"], wanted["data"]), "values of no version"
     assert store.record(KEY).provenance == {"version": version}, "the record is of another version"
     return version
+
+
+def version_of(loaded: dict) -> int:
+    """The version that a payload's ids say."""
+    return int(loaded["ids"][0].split("_")[0].removeprefix("v"))
 
 
 def files(root: Path) -> set[str]:
@@ -155,13 +160,13 @@ def _be_victim(operate: Callable[[], object], writer: int) -> None:
     os._exit(code)
 
 
-def random_kills(work: Callable[[], object], kills: int, longest: float, seed: int) -> Iterator[int]:
+def random_kills(work: Callable[[], object], kills: int, longest: Callable[[], float], seed: int) -> Iterator[int]:
     """Fork a worker that repeats `work` for ever, kill it after a random time; yields after each kill.
 
     Args:
         work: Called again and again in the worker.
         kills: How often.
-        longest: Longest life in seconds.
+        longest: Longest life in seconds, asked before each.
         seed: Of the times.
     """
     import random
@@ -176,7 +181,7 @@ def random_kills(work: Callable[[], object], kills: int, longest: float, seed: i
                     work()
             finally:
                 os._exit(1)
-        time.sleep(times.uniform(0, longest))
+        time.sleep(times.uniform(0, longest()))
         os.kill(worker, signal.SIGKILL)
         _, status = os.waitpid(worker, 0)
         assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "the worker ended by itself"

@@ -20,6 +20,7 @@ MEMBERS_MAX = 200_000
 _LOCAL_HEADER = struct.Struct("<4s5HIIIHH")
 _END = b"PK\x05\x06"
 _END_BYTES = 22
+_ENTRY_BYTES_MAX = 80  # of torch's entries in the directory
 _ENCRYPTED = 0x1
 _NAMES = re.compile(
     r"[^/]+/(data\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+)"
@@ -47,8 +48,9 @@ def members(data: Buffer) -> list[Member]:
     """
     if data[:4] != b"PK\x03\x04" or data[-_END_BYTES:][:4] != _END:
         raise ArchiveError("it does not begin and end like one")
-    if int.from_bytes(data[-12:-10], "little") * 46 > len(data):
-        raise ArchiveError("more members than bytes")
+    count, directory_bytes = struct.unpack("<HI", data[-12:-6])
+    if count * 46 > len(data) or directory_bytes > MEMBERS_MAX * _ENTRY_BYTES_MAX:
+        raise ArchiveError("too many members")
     try:
         with zipfile.ZipFile(data if isinstance(data, mmap.mmap) else io.BytesIO(data)) as archive:  # type: ignore[arg-type]
             found = archive.infolist()

@@ -127,7 +127,7 @@ class LocalMedium:
         self._refuse_links(path)
         with typed_os_errors(path):
             try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe must not block
             except OSError as error:
                 if error.errno == errno.ELOOP:
                     raise CheckpointDamagedError(path, "corrupted: not a regular file") from error

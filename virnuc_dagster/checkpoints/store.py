@@ -196,7 +196,10 @@ class Store:
             text = self.medium.read(path, RECORD_BYTES_MAX + 1)
         except FileNotFoundError:
             return None
-        return read_record(path, text)
+        record = read_record(path, text)
+        if record.file != f"{path.name.removesuffix(RECORD_SUFFIX)}.{record.sha256[:16]}.pt":
+            raise CheckpointDamagedError(path, f"corrupted: the record of another checkpoint ({record.file})")
+        return record
 
     def record(self, key: CheckpointKey) -> CommitRecord | None:
         """The commit record after the quick check, or None if nothing is committed.
@@ -206,7 +209,10 @@ class Store:
         Raises:
             CheckpointError: The record is unreadable, or its data file is missing or has another size.
         """
-        return self.record_at(self._record_path(key))
+        record = self.record_at(self._record_path(key))
+        if record is not None and record.kind != key.stage:
+            raise CheckpointDamagedError(self._record_path(key), f"corrupted: the record of {record.kind}")
+        return record
 
     def record_at(self, path: Any) -> CommitRecord | None:
         """The record at a path of one's own (see `save_as`); otherwise like `record`."""
