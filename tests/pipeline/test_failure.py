@@ -5,7 +5,7 @@ import csv
 import torch
 from pipeline_kit import SHARDS
 
-from virnuc_dagster.checkpoints.format import serialise
+from virnuc_dagster.checkpoints.format import Sink, serialise
 from virnuc_dagster.report import paths
 
 
@@ -72,7 +72,8 @@ def test_skipping_validation_hands_out_what_the_digest_would_refuse(home):
     home.predict()
     (path,) = (home.store / "predictions").glob("*/*__0001.*.pt")
     payload = torch.load(path, weights_only=True)
-    path.write_bytes(serialise("predictions", payload | {"data": payload["data"].flip(1)}))
+    with path.open("wb") as file:
+        serialise("predictions", payload | {"data": payload["data"].flip(1)}, Sink(file))
 
     assert home.predict().code == 3
     trusting = home.predict("--skip-checkpoint-validation")
