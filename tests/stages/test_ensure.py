@@ -26,6 +26,9 @@ class Stage:
     def wanted(self, shard):
         return {"of": shard}
 
+    def prepare(self, shard):
+        return shard
+
     def compute(self, shard, progress):
         self.log.append(("compute", shard))
         if shard in self.failing:

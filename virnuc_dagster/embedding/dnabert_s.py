@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import nn
 
-from virnuc_dagster.embedding.layers import Linear, attend, config_from, load_published, norm_of, to_device
+from virnuc_dagster.embedding.layers import Embedding, Linear, attend, config_from, load_published, norm_of, to_device
 from virnuc_dagster.embedding.packed import PackedLinear
 
 _PUBLISHED = {
@@ -107,8 +107,8 @@ class DnabertSModel(nn.Module):
     def __init__(self, config: DnabertSConfig) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
+        self.token_type_embeddings = Embedding(config.type_vocab_size, config.hidden_size)
         self.embedding_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList([_Layer(config) for _ in range(config.num_hidden_layers)])
 
@@ -221,7 +221,7 @@ class DnabertSEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each nucleotide text, [CLS] first and [SEP] last."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
     @torch.inference_mode()
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -231,7 +231,7 @@ class DnabertSEncoder:
             tokens: int64 (B, T) of one exact length, on any device.
 
         Returns:
-            float32 (B, D) on the CPU.
+            float32 (B, D), where the model is.
         """
         hidden: torch.Tensor = self.model(to_device(tokens, self._device))
-        return hidden.mean(dim=1).cpu()
+        return hidden.mean(dim=1)

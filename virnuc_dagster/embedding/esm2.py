@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from virnuc_dagster.embedding.layers import Linear, attend, config_from, load_published, norm_of, to_device
+from virnuc_dagster.embedding.layers import Embedding, Linear, attend, config_from, load_published, norm_of, to_device
 from virnuc_dagster.embedding.packed import PackedLinear
 
 ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
@@ -25,7 +25,7 @@ MAX_RESIDUES = 1024
 """Residues of a protein that are embedded; longer ones are cut (never met at windows of 300 or 500 bases)."""
 
 _CLS, _EOS, _UNK = 0, 2, 3
-_IDS = {token: i for i, token in enumerate(ALPHABET) if len(token) == 1}
+_IDS = bytes(ALPHABET.index(chr(code)) if chr(code) in ALPHABET else _UNK for code in range(256))
 _UNMASKED_SCALE = 1 - 0.15 * 0.8  # token dropout of the training, applied to the embeddings of an unmasked protein
 
 _PUBLISHED = {
@@ -128,7 +128,7 @@ class Esm2Model(nn.Module):
         super().__init__()
         self.head_width = config.hidden_size // config.num_attention_heads
         self.embedding_scale = _UNMASKED_SCALE if config.token_dropout else 1.0
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList([_Layer(config) for _ in range(config.num_hidden_layers)])
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -249,7 +249,7 @@ def published_name(name: str) -> str:
 
 def tokenize_protein(residues: str) -> list[int]:
     """Token ids of a protein's first 1,024 residues, `<cls>` first and `<eos>` last; unknown letters are `<unk>`."""
-    return [_CLS, *(_IDS.get(residue, _UNK) for residue in residues[:MAX_RESIDUES]), _EOS]
+    return [_CLS, *residues[:MAX_RESIDUES].encode("latin-1", "replace").translate(_IDS), _EOS]
 
 
 class Esm2Encoder:
@@ -279,7 +279,7 @@ class Esm2Encoder:
             tokens: int64 (B, T) of one exact length, on any device.
 
         Returns:
-            float32 (B, D) on the CPU.
+            float32 (B, D), where the model is.
         """
         hidden: torch.Tensor = self.model(to_device(tokens, self._device))
-        return hidden[:, 1:-1].mean(dim=1).cpu()
+        return hidden[:, 1:-1].mean(dim=1)

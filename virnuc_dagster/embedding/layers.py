@@ -47,6 +47,15 @@ class Linear(nn.Linear):
         return super().forward(x.to(self.weight.dtype))
 
 
+class Embedding(nn.Embedding):
+    """A table of token vectors that is not initialised on the meta device (asking torch to costs a second of imports)."""
+
+    def reset_parameters(self) -> None:
+        """Initialise a table that is to be trained; one that waits for its weights is left alone."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Softmax attention without mask, for frames of one exact length.
 
@@ -66,9 +75,9 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, bias: torch.Ten
 
 
 def norm_of(norm: nn.LayerNorm, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A LayerNorm for inference: float32 on `device`, the module itself left alone."""
+    """A LayerNorm for inference: its own float32 copy on `device`, the module left alone."""
     assert norm.weight is not None
-    weight, bias = norm.weight.detach().float().to(device), norm.bias.detach().float().to(device)
+    weight, bias = (part.detach().to(device, torch.float32, copy=True) for part in (norm.weight, norm.bias))
     return lambda x: F.layer_norm(x, tuple(norm.normalized_shape), weight, bias, norm.eps)
 
 

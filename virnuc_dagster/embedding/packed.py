@@ -38,7 +38,7 @@ class PackedLinear:
             self.bias = None if bias is None else bias.detach().to(device, dtype).to(compute)
         self.dtype = compute
         self.is_packed = device.type == "cpu" and packing_works(compute)
-        self._weight = _reorder(weight) if self.is_packed else weight.contiguous()
+        self._weight = _reorder(weight) if self.is_packed else weight.clone(memory_format=torch.contiguous_format)
 
     def __call__(self, x: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
         """Apply to (..., in); returns (..., out) in `self.dtype`, through the exact (erf) GELU if asked."""

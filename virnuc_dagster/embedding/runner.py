@@ -7,7 +7,8 @@ shard, and where vectors are kept, is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -32,13 +33,56 @@ class Encoder(Protocol):
         """Token ids of each text, special tokens included, in the order of the texts."""
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Encode tokens, int64 (B, T) of one exact length, and pool them to float32 (B, D) on the CPU."""
+        """Encode tokens, int64 (B, T) of one exact length, and pool them to float32 (B, D) on any device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """The frames of a shard, ready for an encoder; texts that occur more than once are kept once.
+
+    Attributes:
+        ids: Frame ids, N of them, for messages.
+        tokens: Token ids of each distinct text, in the order of its first frame.
+        row_of_frame: int64 (N,), which text each frame has.
+    """
+
+    ids: Sequence[str]
+    tokens: Sequence[Sequence[int]]
+    row_of_frame: torch.Tensor
+
+    def first_id(self, row: int) -> str:
+        """The first frame that has a text."""
+        return self.ids[int((self.row_of_frame == row).nonzero()[0])]
+
+
+def tokenize(encoder: Encoder, ids: Sequence[str], texts: Sequence[str]) -> Tokenized:
+    """Make the frames of a shard ready; needs no device, so the next shard can be made ready while one is embedded.
+
+    Args:
+        encoder: The encoder that will embed them.
+        ids: Frame ids, N of them.
+        texts: What to embed, one text a frame.
+
+    Raises:
+        ValueError: `ids` and `texts` differ in number.
+    """
+    if len(ids) != len(texts):
+        raise ValueError(f"{len(ids)} ids but {len(texts)} texts")
+    row_of_text: dict[str, int] = {}
+    row_of_frame = [row_of_text.setdefault(text, len(row_of_text)) for text in texts]
+    return Tokenized(ids, encoder.tokenize(list(row_of_text)), torch.tensor(row_of_frame, dtype=torch.int64))
 
 
 def embed(
+    encoder: Encoder, ids: Sequence[str], texts: Sequence[str], *, token_budget: int, **told: Callable[[int], None]
+) -> torch.Tensor:
+    """Tokenize and embed frames in one step, see `tokenize` and `embed_tokenized`."""
+    return embed_tokenized(encoder, tokenize(encoder, ids, texts), token_budget=token_budget, **told)
+
+
+def embed_tokenized(
     encoder: Encoder,
-    ids: Sequence[str],
-    texts: Sequence[str],
+    frames: Tokenized,
     *,
     token_budget: int,
     on_progress: Callable[[int], None] | None = None,
@@ -48,34 +92,26 @@ def embed(
 
     Args:
         encoder: The encoder.
-        ids: Frame ids, N of them, for messages.
-        texts: What to embed, one text a frame.
+        frames: What `tokenize` made of N frames with this encoder.
         token_budget: Tokens of one batch, at least one frame; halved while the device is out of memory.
         on_progress: Called after each batch with the number of frames it finished; they sum to N.
         on_reduced: Called with the new, smaller token budget each time memory ran out.
 
     Returns:
-        float32 (N, D) on the CPU; row i belongs to `ids[i]`.
+        float32 (N, D) on the CPU; row i belongs to `frames.ids[i]`.
 
     Raises:
-        ValueError: `ids` and `texts` differ in number, or the budget is not positive.
+        ValueError: The budget is not positive.
         OutOfMemoryError: One frame alone does not fit (field `id`).
         VirnucError: A vector is not finite (field `id`).
     """
-    if len(ids) != len(texts):
-        raise ValueError(f"{len(ids)} ids but {len(texts)} texts")
     if token_budget < 1:
         raise ValueError(f"token_budget is {token_budget}; it must be positive")
-    row_of_text: dict[str, int] = {}
-    row_of_frame = torch.tensor([row_of_text.setdefault(text, len(row_of_text)) for text in texts], dtype=torch.int64)
-    frames_of_row = torch.bincount(row_of_frame, minlength=len(row_of_text))
-    first_id = _first_ids(ids, row_of_frame)
-
-    tokens = encoder.tokenize(list(row_of_text))
-    rows = torch.full((len(tokens), encoder.dim), torch.nan)
-    written = torch.zeros(len(tokens), dtype=torch.int64)
+    frames_of_row = torch.bincount(frames.row_of_frame, minlength=len(frames.tokens))
+    rows = torch.full((len(frames.tokens), encoder.dim), torch.nan)
+    written = torch.zeros(len(frames.tokens), dtype=torch.int64)
     done = 0
-    for batch, vectors in _pooled(encoder, tokens, first_id, token_budget, on_reduced):
+    for batch, vectors in _one_behind(_pooled(encoder, frames, token_budget, on_reduced)):
         rows[batch] = vectors
         written[batch] += 1
         finished = int(frames_of_row[batch].sum())
@@ -83,18 +119,9 @@ def embed(
         if on_progress is not None:
             on_progress(finished)
     assert bool((written == 1).all()), "every row is written exactly once"
-    assert done == len(ids), "as many frames come out as went in"
-    _check_finite(rows, first_id, encoder.model_id)
-    return rows[row_of_frame]
-
-
-def _first_ids(ids: Sequence[str], row_of_frame: torch.Tensor) -> list[str]:
-    """The first frame id of each distinct text; rows are numbered in the order of their first frame."""
-    first: list[str] = []
-    for frame_id, row in zip(ids, row_of_frame.tolist(), strict=True):
-        if row == len(first):
-            first.append(frame_id)
-    return first
+    assert done == len(frames.ids), "as many frames come out as went in"
+    _check_finite(rows, frames, encoder.model_id)
+    return rows[frames.row_of_frame]
 
 
 def _batches(tokens: Sequence[Sequence[int]], token_budget: int) -> Iterator[list[int]]:
@@ -108,14 +135,10 @@ def _batches(tokens: Sequence[Sequence[int]], token_budget: int) -> Iterator[lis
 
 
 def _pooled(
-    encoder: Encoder,
-    tokens: Sequence[Sequence[int]],
-    first_id: Sequence[str],
-    token_budget: int,
-    on_reduced: Callable[[int], None] | None,
+    encoder: Encoder, frames: Tokenized, token_budget: int, on_reduced: Callable[[int], None] | None
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Pool batch after batch; on running out of memory, halve the batch and keep to the smaller size from then on."""
-    limit = token_budget
+    limit, tokens = token_budget, frames.tokens
     waiting = list(_batches(tokens, token_budget))[::-1]
     while waiting:
         batch = waiting.pop()
@@ -130,13 +153,34 @@ def _pooled(
             if not _is_out_of_memory(error):
                 raise
             if len(batch) == 1:
-                raise _one_frame_too_large(first_id[batch[0]], length, encoder.model_id) from error
+                raise _one_frame_too_large(frames.first_id(batch[0]), length, encoder.model_id) from error
             limit = len(batch) // 2 * length
             waiting.append(batch)
             if on_reduced is not None:
                 on_reduced(limit)
+        else:
+            yield batch, vectors
             continue
-        yield batch, vectors
+        _release_cached_memory()  # not in the handler: the error holds the tensors of the failed batch
+
+
+def _one_behind(
+    pooled: Iterable[tuple[list[int], torch.Tensor]],
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Bring each batch's vectors to the CPU once the next batch is on its way, so that a GPU never waits for the host."""
+    waiting: tuple[list[int], torch.Tensor] | None = None
+    for batch in pooled:
+        if waiting is not None:
+            yield waiting[0], waiting[1].cpu()
+        waiting = batch
+    if waiting is not None:
+        yield waiting[0], waiting[1].cpu()
+
+
+def _release_cached_memory() -> None:
+    """Give a GPU's cached blocks back: after running out they are of the wrong sizes."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -156,12 +200,13 @@ def _one_frame_too_large(frame_id: str, length: int, model_id: str) -> OutOfMemo
     )
 
 
-def _check_finite(rows: torch.Tensor, first_id: Sequence[str], model_id: str) -> None:
+def _check_finite(rows: torch.Tensor, frames: Tokenized, model_id: str) -> None:
     """Refuse NaN and infinity, naming the first frame that has one."""
     bad = (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist()
     if bad:
+        frame = frames.first_id(bad[0])
         raise VirnucError(
-            f"{model_id} gave a vector that is not finite for frame {first_id[bad[0]]} ({len(bad)} distinct frames)",
+            f"{model_id} gave a vector that is not finite for frame {frame} ({len(bad)} distinct frames)",
             hint="use --precision bfloat16 or float32; float16 overflows on some frames",
-            id=first_id[bad[0]],
+            id=frame,
         )

@@ -1,13 +1,14 @@
 """Bringing shards to their wanted state: reuse what is stored with the wanted provenance, compute and save the rest.
 
-Saving is behind: while shard k is validated and written by one thread, shard k+1 is computed. At most one finished
-shard waits, commits keep the order of the shards, and nothing is reported before it is committed.
+Three shards are in work at once: while shard k is computed, one thread prepares the inputs of shard k+1 and another
+validates and writes shard k-1. At most one finished shard waits, commits keep the order of the shards, and nothing is
+reported before it is committed.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord, Difference, NoSpaceError, Payload
@@ -35,13 +36,22 @@ class Ensured:
 
 
 @dataclass(frozen=True)
+class _Looked:
+    """What a look at a shard gave: the stored record that is the wanted one, or what it takes to compute it."""
+
+    wanted: Mapping[str, Any]
+    reusable: CommitRecord | None
+    changed: tuple[Difference, ...] = ()
+    inputs: Any = None
+
+
+@dataclass(frozen=True)
 class _Computed:
     """A shard that waits to be saved."""
 
     payload: Payload
-    wanted: Mapping[str, Any]
-    changed: tuple[Difference, ...]
-    began: float = field(default_factory=time.monotonic)
+    looked: _Looked
+    seconds: float
 
 
 class NotTriedError(VirnucError):
@@ -70,11 +80,11 @@ def ensure_shards(
         Every shard once, in order: `Ensured` after its commit, or the error that kept it from being committed. Once
         the disk is full, the shards that would have to be computed are not tried (`NotTriedError`).
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="save") as saver:
+    with ThreadPoolExecutor(1, "prepare") as preparer, ThreadPoolExecutor(1, "save") as saver:
         waiting: tuple[str, Future[Ensured]] | None = None
         full = False
-        for shard in shards:
-            begun = _begin(stage, shard, store, progress, full=full)
+        for shard, look in _one_ahead(stage, shards, store, preparer):
+            begun = _begin(stage, shard, look, progress, full=full)
             if waiting is not None:
                 outcome = _settled(stage, *waiting, progress)
                 full = full or isinstance(outcome, NoSpaceError)
@@ -88,23 +98,46 @@ def ensure_shards(
             yield waiting[0], _settled(stage, *waiting, progress)
 
 
+def _one_ahead(
+    stage: ShardStage, shards: Iterable[str], store: CheckpointStore, preparer: ThreadPoolExecutor
+) -> Iterator[tuple[str, Future[_Looked]]]:
+    """Every shard with its look, which began while the shard before was worked on."""
+    ahead: tuple[str, Future[_Looked]] | None = None
+    for shard in shards:
+        following = shard, preparer.submit(_look, stage, shard, store)
+        if ahead is not None:
+            yield ahead
+        ahead = following
+    if ahead is not None:
+        yield ahead
+
+
+def _look(stage: ShardStage, shard: str, store: CheckpointStore) -> _Looked:
+    """Compare the stored record with the wanted provenance, and prepare the inputs if it must be computed."""
+    wanted = stage.wanted(shard)
+    stored = store.record(shard_checkpoint(stage.name, shard))
+    changed = tuple(unwanted(stored.provenance, wanted)) if stored else ()
+    if stored and not changed:
+        return _Looked(wanted, stored)
+    return _Looked(wanted, None, changed, stage.prepare(shard))
+
+
 def _begin(
-    stage: ShardStage, shard: str, store: CheckpointStore, progress: Progress, *, full: bool
+    stage: ShardStage, shard: str, look: Future[_Looked], progress: Progress, *, full: bool
 ) -> Ensured | _Computed | Exception:
     """Reuse the stored result or compute a new one."""
     try:
-        wanted = stage.wanted(shard)
-        stored = store.record(shard_checkpoint(stage.name, shard))
-        changed = tuple(unwanted(stored.provenance, wanted)) if stored else ()
-        if stored and not changed:
-            progress.shard_done(stage.name, shard, stored.rows, reused=True)
-            return Ensured(stored, True)
+        looked = look.result()
+        if looked.reusable:
+            progress.shard_done(stage.name, shard, looked.reusable.rows, reused=True)
+            return Ensured(looked.reusable, True)
         if full:
             raise NotTriedError(f"{stage.name} of {shard} was not tried: no space left", hint="free some space first")
-        if changed:
-            progress.shard_stale(stage.name, shard, changed)
+        if looked.changed:
+            progress.shard_stale(stage.name, shard, looked.changed)
         began = time.monotonic()
-        return _Computed(stage.compute(shard, progress), wanted, changed, began)
+        payload = stage.compute(looked.inputs, progress)
+        return _Computed(payload, looked, time.monotonic() - began)
     except Exception as error:  # whatever it is, the other shards must have their chance
         progress.shard_failed(stage.name, shard, error)
         return error
@@ -114,9 +147,9 @@ def _save(
     stage: ShardStage, shard: str, store: CheckpointStore, computed: _Computed, writer: Mapping[str, str]
 ) -> Ensured:
     """Commit one shard; runs in the saver's thread."""
-    seconds = time.monotonic() - computed.began
-    record = store.save(shard_checkpoint(stage.name, shard), computed.payload, computed.wanted, writer)
-    return Ensured(record, False, computed.changed, seconds)
+    looked = computed.looked
+    record = store.save(shard_checkpoint(stage.name, shard), computed.payload, looked.wanted, writer)
+    return Ensured(record, False, looked.changed, computed.seconds)
 
 
 def _settled(stage: ShardStage, shard: str, save: Future[Ensured], progress: Progress) -> Ensured | Exception:

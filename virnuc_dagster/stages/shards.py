@@ -25,7 +25,9 @@ from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
 
 if TYPE_CHECKING:
-    from virnuc_dagster.embedding.runner import Encoder
+    import torch
+
+    from virnuc_dagster.embedding.runner import Encoder, Tokenized
     from virnuc_dagster.models.bundle import Bundle
 
 DNABERT_S, ESM2, PREDICTIONS = "dnabert_s_embeddings", "esm2_embeddings", "predictions"
@@ -65,8 +67,12 @@ class ShardStage(Protocol):
         """The provenance that a result of this shard must have. Raises if an input is missing or stale."""
         ...
 
-    def compute(self, shard: str, progress: Progress) -> Payload:
-        """The shard's result, one row a frame, in the order of the frames."""
+    def prepare(self, shard: str) -> Any:
+        """Read and check the shard's inputs; done one shard ahead, in a thread, while another shard is computed."""
+        ...
+
+    def compute(self, inputs: Any, progress: Progress) -> Payload:
+        """The result of a shard from its prepared inputs, one row a frame, in the order of the frames."""
         ...
 
 
@@ -102,6 +108,9 @@ class EmbeddingStage:
         store: Where frames are read.
         bundle: Holds the encoder.
         options: Device, precision, token budget.
+
+    Attributes:
+        token_budget: Tokens fed to the encoder at once: what was asked for, or less once memory ran out in this run.
     """
 
     #: Raised when the numbers this stage computes change. 2: packed linears, equal within 2e-5.
@@ -111,6 +120,7 @@ class EmbeddingStage:
         self.name, self.store, self.bundle, self.options = name, store, bundle, options
         self.part: Literal["dnabert_s", "esm2"] = "dnabert_s" if name == DNABERT_S else "esm2"
         self.column = "nucleotide" if name == DNABERT_S else "protein"
+        self.token_budget = options.token_budget
 
     @property
     def dim(self) -> int:
@@ -132,25 +142,37 @@ class EmbeddingStage:
             **self.bundle.provenance(self.part, self.options.precision),
         }
 
-    def compute(self, shard: str, progress: Progress) -> Payload:
-        """Embeddings (N, D) float32, row i of frame i.
+    def prepare(self, shard: str) -> "Tokenized":
+        """The tokens of the shard's frames.
 
         Raises:
             CheckpointError: The frames are damaged.
-            OutOfMemoryError: One frame alone does not fit.
         """
-        from virnuc_dagster.embedding.runner import embed
+        from virnuc_dagster.embedding.runner import tokenize
 
         frames = self.store.load(shard_checkpoint(FRAMES, shard), self.options.level)
-        data = embed(
+        return tokenize(self.encoder, frames["ids"], frames[self.column])
+
+    def compute(self, inputs: "Tokenized", progress: Progress) -> Payload:
+        """Embeddings (N, D) float32, row i of frame i.
+
+        Raises:
+            OutOfMemoryError: One frame alone does not fit.
+        """
+        from virnuc_dagster.embedding.runner import embed_tokenized
+
+        def keep_to(tokens: int) -> None:
+            self.token_budget = tokens
+            progress.note(f"{self.name}: out of memory, token budget now {tokens:,}")
+
+        data = embed_tokenized(
             self.encoder,
-            frames["ids"],
-            frames[self.column],
-            token_budget=self.options.token_budget,
+            inputs,
+            token_budget=self.token_budget,
             on_progress=lambda done: progress.advance(self.name, done),
-            on_reduced=lambda tokens: progress.note(f"{self.name}: out of memory, token budget now {tokens:,}"),
+            on_reduced=keep_to,
         )
-        return {"ids": frames["ids"], "data": data}
+        return {"ids": list(inputs.ids), "data": data}
 
 
 class PredictionStage:
@@ -195,15 +217,13 @@ class PredictionStage:
             contents[stage.name] = record.content["data"]
         return {"method_version": self.METHOD_VERSION, "inputs": contents, **self.bundle.provenance("head")}
 
-    def compute(self, shard: str, progress: Progress) -> Payload:
-        """P(others), P(virus) of each frame, (N, 2) float32, in the order of the frames.
+    def prepare(self, shard: str) -> tuple[list[str], "torch.Tensor", "torch.Tensor"]:
+        """Frame ids, and both embeddings of each frame, (N, D) each.
 
         Raises:
             CheckpointError: An embedding is damaged.
             StaleError: The two embeddings do not hold the same frames.
         """
-        from virnuc_dagster.classify.head import predict
-
         dna, protein = (
             self.store.load(shard_checkpoint(stage.name, shard), self.options.level) for stage in self.inputs
         )
@@ -217,6 +237,13 @@ class PredictionStage:
                 shard=shard,
             )
         order = [rows[frame] for frame in dna["ids"]]
-        scores = predict(self.head, dna["data"].float(), protein["data"].float()[order])
-        progress.advance(self.name, len(order))
-        return {"ids": dna["ids"], "data": scores}
+        return dna["ids"], dna["data"].float(), protein["data"].float()[order]
+
+    def compute(self, inputs: tuple[list[str], "torch.Tensor", "torch.Tensor"], progress: Progress) -> Payload:
+        """P(others), P(virus) of each frame, (N, 2) float32, in the order of the frames."""
+        from virnuc_dagster.classify.head import predict
+
+        ids, dna, protein = inputs
+        scores = predict(self.head, dna, protein)
+        progress.advance(self.name, len(ids))
+        return {"ids": ids, "data": scores}
