@@ -22,6 +22,7 @@ import torch
 
 from virnuc_dagster.embedding.dnabert_s import DnabertSConfig, DnabertSModel
 from virnuc_dagster.embedding.esm2 import Esm2Config, Esm2Encoder, Esm2Model
+from virnuc_dagster.embedding.memory import keep_freed_memory
 from virnuc_dagster.embedding.packed import PackedLinear
 from virnuc_dagster.embedding.runner import embed
 
@@ -180,8 +181,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--token-budget", type=int, default=2048)
     parser.add_argument("--peers", nargs="*", default=["fair", "hf-eager", "hf-sdpa"])
+    parser.add_argument("--plain-malloc", action="store_true", help="leave the C library's allocator as it is")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if not options.plain_malloc:
+        keep_freed_memory()
     rows = []
     print(f"{'model':10} {'variant':12} {'CPU s':>8} {'x ref':>6} {'range':>12} {'GFLOP/s':>8} {'of peak':>8}")
     for name in options.models:

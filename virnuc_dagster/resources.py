@@ -17,22 +17,18 @@ class Compute(dg.ConfigurableResource):
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     precision: str = Field(default="float32", description="`float32`, `bfloat16` or `float16`.")
     token_budget: int = Field(default=8_192, description="Tokens an encoder is fed at once.")
-    threads: int = Field(default=0, description="CPU threads; 0 leaves torch's own choice.")
+    threads: int = Field(default=0, description="CPU threads; 0 is one a physical core.")
 
     def open_bundle(self) -> Bundle:
         """The bundle's description; no weights are loaded yet."""
         return open_bundle(self.bundle)
 
     def options(self, level: Level) -> ComputeOptions:
-        """Options for the stages; sets torch's thread count for this process.
+        """Options for the stages.
 
         Raises:
             SettingsError: The precision has no such name.
         """
         if self.precision not in PRECISIONS:
             raise SettingsError(f"unknown precision {self.precision!r}", hint=f"use one of {', '.join(PRECISIONS)}")
-        if self.threads:
-            import torch
-
-            torch.set_num_threads(self.threads)
-        return ComputeOptions(self.device, self.precision, self.token_budget, level)
+        return ComputeOptions(self.device, self.precision, self.token_budget, level, self.threads)

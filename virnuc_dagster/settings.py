@@ -28,7 +28,7 @@ class Settings(BaseSettings):
         precision: Number format of the encoders' matrix products.
         shard_size: Frames a shard, 1 to 1,000,000.
         token_budget: Tokens an encoder is fed at once.
-        threads: CPU threads of torch; 0 leaves torch's own choice.
+        threads: CPU threads of torch; 0 is one a physical core that the process may use.
         shards_per_run: Shards that one backfill run takes, with the models loaded once.
     """
 

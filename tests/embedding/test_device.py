@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from virnuc_dagster.embedding.device import resolve_device, torch_dtype
+from virnuc_dagster.embedding.device import resolve_device, set_threads, torch_dtype
 from virnuc_dagster.errors import SettingsError
 
 
@@ -59,3 +59,21 @@ def test_importing_it_does_not_import_torch():
     code = "import sys, virnuc_dagster.embedding.device, virnuc_dagster.models.bundle; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "torch_takes", "cores", "set_to"),
+    [
+        (3, 2, 2, 3),  # what is asked for is done
+        (0, 8, 2, 2),  # a container's quota, or one thread a physical core
+        (0, 1, 8, 1),  # OMP_NUM_THREADS=1
+    ],
+)
+def test_threads(asked, torch_takes, cores, set_to, monkeypatch):
+    found: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: torch_takes)
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    monkeypatch.setattr("joblib.cpu_count", lambda only_physical_cores: cores)
+
+    assert set_threads(asked) == set_to
+    assert found == [set_to]

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -251,3 +253,49 @@ def test_provenance_changes_with_the_configuration(copy, stage):
     edit(copy, lambda s: s[stage]["config"].update(layer_norm_eps=1e-3))
 
     assert open_bundle(str(copy)).provenance(stage) != before
+
+
+@pytest.mark.parametrize("part", ["dnabert_s", "esm2"])
+def test_a_file_that_is_replaced_while_it_is_loaded_is_refused(copy, part, monkeypatch):
+    path = copy / f"{part}.safetensors"
+    bundle = open_bundle(str(copy))
+    check = Bundle._check_digest
+
+    def replaced_meanwhile(self, ref, file):
+        check(self, ref, file)
+        if ref.file == path.name:
+            shutil.copy(path, copy / "other")
+            (copy / "other").replace(path)
+
+    monkeypatch.setattr(Bundle, "_check_digest", replaced_meanwhile)
+
+    with pytest.raises(BundleError, match="changed while it was loaded"):
+        getattr(bundle, f"load_{part}")(CPU)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("part", ["dnabert_s", "esm2"])
+def test_a_loaded_model_no_longer_depends_on_its_file(copy, part, packed, monkeypatch):
+    """Weights are mapped while they are laid out; what is used afterwards is a copy."""
+    if not packed:
+        monkeypatch.setattr("virnuc_dagster.embedding.packed.packing_works", lambda dtype: False)
+    bundle = open_bundle(str(copy))
+    golden = bundle.spec.golden
+    text = golden.nucleotide if part == "dnabert_s" else golden.protein
+    encoder = getattr(bundle, f"load_{part}")(CPU)
+    before = embed(encoder, ["f"], [text], token_budget=99)
+
+    with (copy / f"{part}.safetensors").open("r+b") as file:
+        file.write(bytes((copy / f"{part}.safetensors").stat().st_size))
+
+    assert torch.equal(embed(encoder, ["f"], [text], token_budget=99), before)
+
+
+def test_a_network_that_waits_for_its_weights_costs_no_initialisation():
+    """Torch imports its compiler for a second to fill a table on the meta device; a bundle must not."""
+    code = (
+        "import sys, torch; from virnuc_dagster.models.bundle import open_bundle; cpu = torch.device('cpu');"
+        "bundle = open_bundle('mini'); bundle.load_dnabert_s(cpu); bundle.load_esm2(cpu);"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -60,9 +60,9 @@ def _software() -> Iterator[Finding]:
 def _devices(settings: Settings) -> Iterator[Finding]:
     import torch
 
-    from virnuc_dagster.embedding.device import resolve_device
+    from virnuc_dagster.embedding.device import resolve_device, set_threads
 
-    yield Finding("cpu", f"{os.cpu_count()} logical, torch uses {torch.get_num_threads()} threads")
+    yield Finding("cpu", f"{os.cpu_count()} logical, runs use {set_threads(settings.threads)} threads")
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         yield Finding(f"cuda:{index}", f"{facts.name}, {facts.total_memory / 2**30:.1f} GiB")

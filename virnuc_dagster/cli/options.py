@@ -13,7 +13,7 @@ _COMPUTE = (
     click.option("--bundle", help="Model bundle: a packaged name or a folder [default: mini]."),
     click.option("--device", help="auto, cpu, cuda or cuda:N [default: auto]."),
     click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: float32]"),
-    click.option("--threads", type=int, help="CPU threads; 0 leaves torch's own choice."),
+    click.option("--threads", type=int, help="CPU threads [default: 0, one a physical core]."),
     click.option("--token-budget", type=int, help="Tokens an encoder is fed at once; less needs less memory."),
 )
 

@@ -69,3 +69,21 @@ def torch_dtype(precision: str) -> torch.dtype:
         )
     dtype: torch.dtype = getattr(torch, precision)
     return dtype
+
+
+def set_threads(threads: int) -> int:
+    """Set how many CPU threads torch computes with in this process.
+
+    Args:
+        threads: That many; 0 for one a physical core that this process may use (its CPU affinity and the quota of its
+            container count), but no more than torch itself would take (`OMP_NUM_THREADS`).
+
+    Returns:
+        The number set.
+    """
+    import joblib
+    import torch
+
+    threads = threads or min(torch.get_num_threads(), joblib.cpu_count(only_physical_cores=True))
+    torch.set_num_threads(threads)
+    return threads

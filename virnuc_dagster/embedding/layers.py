@@ -48,7 +48,7 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """A table of token vectors that is not initialised on the meta device (asking torch to costs a second of imports)."""
+    """A table of token vectors that costs nothing on the meta device (torch's own imports for a second to fill it)."""
 
     def reset_parameters(self) -> None:
         """Initialise a table that is to be trained; one that waits for its weights is left alone."""

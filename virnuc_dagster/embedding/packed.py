@@ -35,7 +35,7 @@ class PackedLinear:
         compute = dtype if device.type != "cpu" or _has_fast_products(dtype) else torch.float32
         with torch.no_grad():
             weight = weight.detach().to(device, dtype).to(compute)
-            self.bias = None if bias is None else bias.detach().to(device, dtype).to(compute)
+            self.bias = None if bias is None else bias.detach().to(device, dtype, copy=True).to(compute)
         self.dtype = compute
         self.is_packed = device.type == "cpu" and packing_works(compute)
         self._weight = _reorder(weight) if self.is_packed else weight.clone(memory_format=torch.contiguous_format)

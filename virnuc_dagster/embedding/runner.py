@@ -167,7 +167,7 @@ def _pooled(
 def _one_behind(
     pooled: Iterable[tuple[list[int], torch.Tensor]],
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Bring each batch's vectors to the CPU once the next batch is on its way, so that a GPU never waits for the host."""
+    """Bring a batch's vectors to the CPU once the next batch is on its way, so that a GPU never waits for the host."""
     waiting: tuple[list[int], torch.Tensor] | None = None
     for batch in pooled:
         if waiting is not None:

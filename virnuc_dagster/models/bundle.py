@@ -1,8 +1,10 @@
 """Bundles: open, verify, and load the two encoders and the head of one folder.
 
 A bundle is a folder with `bundle.json` (see `spec`), safetensors and a tokeniser file; nothing in it is ever executed
-and nothing is fetched. What is loaded is what was verified: each file is read once, its digest taken from those bytes
-and the weights made from them. After loading, the golden frame, if there is one, must come out as recorded.
+and nothing is fetched. What is loaded is what was verified: small files are read once and their digest taken from those
+bytes. An encoder's weights are mapped and laid out for the processor while another thread takes the file's digest; the
+encoder is given out only if that is the recorded one and the file is still the same. After loading, the golden frame,
+if there is one, must come out as recorded.
 
 Importing this module and reading a spec do not import torch. Making bundles belongs elsewhere.
 """
@@ -10,11 +12,15 @@ Importing this module and reading a spec do not import torch. Making bundles bel
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -26,8 +32,8 @@ if TYPE_CHECKING:
     import torch
 
     from virnuc_dagster.classify.head import Head
-    from virnuc_dagster.embedding.dnabert_s import DnabertSEncoder, DnabertSModel
-    from virnuc_dagster.embedding.esm2 import Esm2Encoder, Esm2Model
+    from virnuc_dagster.embedding.dnabert_s import DnabertSEncoder
+    from virnuc_dagster.embedding.esm2 import Esm2Encoder
     from virnuc_dagster.embedding.runner import Encoder
 
 Stage = Literal["dnabert_s", "esm2", "head"]
@@ -78,6 +84,11 @@ def open_bundle(name_or_dir: str) -> Bundle:
     return bundle
 
 
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written to."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle.
@@ -119,7 +130,8 @@ class Bundle:
         problems = {}
         for ref in self.spec.files():
             try:
-                self._read(ref)
+                with self._open(ref) as file:
+                    self._check_digest(ref, file)
             except BundleError as error:
                 problems[ref.file] = error.message
         if problems:
@@ -179,8 +191,7 @@ class Bundle:
             )
         with torch.device("meta"):
             model = DnabertSModel(config)
-        self._fill(model, spec)
-        encoder = DnabertSEncoder(model.pack(dtype, device), tokenizer, spec.id, device)
+        encoder = DnabertSEncoder(self._pack(model, spec, dtype, device), tokenizer, spec.id, device)
         if self.spec.golden:
             self._check_golden(encoder, self.spec.golden.nucleotide, self.spec.golden.dnabert_s, precision)
         return encoder
@@ -206,8 +217,7 @@ class Bundle:
             raise self._unusable("esm2", error) from error
         with torch.device("meta"):
             model = Esm2Model(config)
-        self._fill(model, spec)
-        encoder = Esm2Encoder(model.pack(dtype, device), spec.id, device)
+        encoder = Esm2Encoder(self._pack(model, spec, dtype, device), spec.id, device)
         if self.spec.golden:
             self._check_golden(encoder, self.spec.golden.protein, self.spec.golden.esm2, precision)
         return encoder
@@ -229,7 +239,7 @@ class Bundle:
         with torch.device("meta"):
             head = Head(spec.features, spec.hidden)
         try:
-            head.load_state_dict(self._tensors(spec.weights), strict=True, assign=True)
+            head.load_state_dict(self._small_tensors(spec.weights), strict=True, assign=True)
         except RuntimeError as error:  # names every missing, unexpected and wrongly shaped entry
             raise self._unusable("head", error) from error
         head.to(device=device, dtype=torch.float32).eval()
@@ -239,30 +249,71 @@ class Bundle:
             self._compare("head", score, golden.score, "float32")
         return head
 
-    def _fill(self, model: DnabertSModel | Esm2Model, spec: EncoderSpec) -> None:
-        """Give an encoder its weights, float32."""
-        try:
-            model.load_published(self._tensors(spec.weights))
-        except BundleError as error:
-            raise self._unusable(spec.id, error.message) from error
+    def _pack(self, model: Any, spec: EncoderSpec, dtype: torch.dtype, device: torch.device) -> Any:
+        """Give a network on the meta device its weights and make its fast form, which shares no memory with it."""
+        from virnuc_dagster.embedding.memory import keep_freed_memory
 
-    def _read(self, ref: FileRef) -> bytes:
-        """Read a file once and return those bytes if they have the recorded digest."""
+        if device.type == "cpu":
+            keep_freed_memory()
+        with self._mapped(spec.weights) as tensors:
+            try:
+                model.load_published(tensors)
+            except BundleError as error:
+                raise self._unusable(spec.id, error.message) from error
+            return model.pack(dtype, device)
+
+    @contextmanager
+    def _mapped(self, ref: FileRef) -> Iterator[dict[str, torch.Tensor]]:
+        """The tensors of a safetensors file, mapped for the length of the block, while its digest is taken.
+
+        Raises:
+            BundleError: At the end of the block: the file differs from its digest, or changed meanwhile. That error
+                comes before any other that the block raises, for it explains it.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path(ref)
+        with ThreadPoolExecutor(1, "digest") as thread, self._open(ref) as file:
+            before = _identity(os.fstat(file.fileno()))
+            check = thread.submit(self._check_digest, ref, file)
+            try:
+                with safe_open(path, "pt") as mapped:
+                    yield {name: mapped.get_tensor(name) for name in mapped.keys()}  # noqa: SIM118 - no mapping
+            except SafetensorError as error:
+                raise self._unusable(ref.file, error) from error
+            finally:
+                check.result()
+                if _identity(path.stat()) != before:
+                    raise BundleError(f"{ref.file} changed while it was loaded", hint="run the command again")
+
+    def _open(self, ref: FileRef) -> io.BufferedReader:
         try:
-            content = self.path(ref).read_bytes()
+            return self.path(ref).open("rb")
         except OSError as error:
             raise BundleError(f"cannot read {ref.file}: {error.strerror}", file=ref.file) from error
-        digest = hashlib.sha256(content).hexdigest()
+
+    def _check_digest(self, ref: FileRef, file: io.BufferedReader | io.BytesIO) -> None:
+        """Refuse a file that is not the recorded one."""
+        try:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BundleError(f"cannot read {ref.file}: {error.strerror}", file=ref.file) from error
         if digest != ref.sha256:
             raise BundleError(
                 f"{ref.file} has sha256 {digest[:12]}..., expected {ref.sha256[:12]}...",
                 hint=f"restore the file; `virnuc models verify {self.name}` checks the whole bundle",
                 file=ref.file,
             )
-        return content
 
-    def _tensors(self, ref: FileRef) -> dict[str, torch.Tensor]:
-        """Read the tensors of a verified safetensors file."""
+    def _read(self, ref: FileRef) -> bytes:
+        """Read a small file once and return those bytes if they have the recorded digest."""
+        with self._open(ref) as file:
+            content = io.BytesIO(file.read())
+        self._check_digest(ref, content)
+        return content.getvalue()
+
+    def _small_tensors(self, ref: FileRef) -> dict[str, torch.Tensor]:
+        """Read the tensors of a verified safetensors file into memory."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 

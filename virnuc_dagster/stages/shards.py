@@ -18,7 +18,7 @@ from virnuc_dagster.checkpoints import (
     Payload,
     differences,
 )
-from virnuc_dagster.embedding.device import Precision, resolve_device
+from virnuc_dagster.embedding.device import Precision, resolve_device, set_threads
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES
@@ -85,12 +85,19 @@ class ComputeOptions:
         precision: Number format of the encoders' matrix products.
         token_budget: Tokens fed to an encoder at once.
         level: How much of an input checkpoint is checked at load.
+        threads: CPU threads, see `embedding.device.set_threads`.
     """
 
     device: str = "auto"
     precision: Precision = "float32"
     token_budget: int = 8_192
     level: Level = Level.LOAD
+    threads: int = 0
+
+    def make_ready(self) -> "torch.device":
+        """The device to compute on; sets the threads of the calling thread's work, for OpenMP counts them by thread."""
+        set_threads(self.threads)
+        return resolve_device(self.device)
 
 
 def _record(store: CheckpointStore, stage: str, shard: str) -> CommitRecord:
@@ -131,7 +138,7 @@ class EmbeddingStage:
     def encoder(self) -> "Encoder":
         """The encoder, loaded at first use: a run that reuses every shard loads no model."""
         load = self.bundle.load_dnabert_s if self.part == "dnabert_s" else self.bundle.load_esm2
-        return load(resolve_device(self.options.device), self.options.precision)
+        return load(self.options.make_ready(), self.options.precision)
 
     def wanted(self, shard: str) -> dict[str, Any]:
         """Content digest of the frames' text, the encoder's digests and the precision."""
@@ -160,6 +167,8 @@ class EmbeddingStage:
             OutOfMemoryError: One frame alone does not fit.
         """
         from virnuc_dagster.embedding.runner import embed_tokenized
+
+        self.options.make_ready()
 
         def keep_to(tokens: int) -> None:
             self.token_budget = tokens
@@ -195,7 +204,7 @@ class PredictionStage:
     @cached_property
     def head(self) -> Any:
         """The classifier, loaded at first use."""
-        return self.bundle.load_head(resolve_device(self.options.device))
+        return self.bundle.load_head(self.options.make_ready())
 
     def wanted(self, shard: str) -> dict[str, Any]:
         """Content digests of both embeddings and of the head.
@@ -243,6 +252,7 @@ class PredictionStage:
         """P(others), P(virus) of each frame, (N, 2) float32, in the order of the frames."""
         from virnuc_dagster.classify.head import predict
 
+        self.options.make_ready()
         ids, dna, protein = inputs
         scores = predict(self.head, dna, protein)
         progress.advance(self.name, len(ids))

@@ -1,0 +1,74 @@
+"""Memory: blocks that were freed are used again, and a real shortage makes batches smaller, not results wrong."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+_FAULTS = """
+    import resource, torch
+    from virnuc_dagster.embedding.memory import keep_freed_memory
+
+    def faults(megabytes):
+        for _ in range(10):  # glibc re-uses a block once its cache of small remainders is full
+            torch.ones(megabytes, 2**18)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            torch.ones(megabytes, 2**18)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    plain = faults(64)
+    assert keep_freed_memory()
+    print(plain, faults(64))
+"""
+
+_SHORTAGE = """
+    import resource, torch
+    from virnuc_dagster.embedding.esm2 import Esm2Config, Esm2Encoder, Esm2Model
+    from virnuc_dagster.embedding.runner import embed
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = Esm2Model(Esm2Config(256, 2, 4, 1024)).pack(torch.PRECISION, torch.device("cpu"))
+    encoder = Esm2Encoder(model, "small", torch.device("cpu"))
+    texts = ["MKTAYIAKQR" * 16 + "ACDEFGHIKLMNPQRSTVWY"[i % 20] + "LAGV"[i // 20] for i in range(80)]
+    ids = [str(i) for i in range(80)]
+    whole = embed(encoder, ids, texts, token_budget=400)
+
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 40 * 2**20,) * 2)
+    told = []
+    found = embed(encoder, ids, texts, token_budget=100_000, on_reduced=told.append)
+    assert (found - whole).abs().max() <= TOLERANCE, (found - whole).abs().max()
+    print(*told)
+"""
+
+
+def run(code: str) -> list[int]:
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
+
+
+def libc_is_glibc() -> bool:
+    import platform
+
+    return platform.libc_ver()[0] == "glibc"
+
+
+@pytest.mark.skipif(not libc_is_glibc(), reason="only glibc has the settings")
+def test_freed_blocks_are_used_again():
+    plain, kept = run(_FAULTS)
+
+    assert plain > 10_000
+    assert kept < plain / 10
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits address space by what Linux says is used")
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-5), ("bfloat16", 5e-2)])
+def test_a_real_shortage_of_memory_makes_batches_smaller(precision, tolerance):
+    told = run(_SHORTAGE.replace("PRECISION", precision).replace("TOLERANCE", str(tolerance)))
+
+    assert told, "80 frames of 164 tokens fitted into 40 MiB"
+    assert told == sorted(told, reverse=True)
