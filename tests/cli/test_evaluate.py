@@ -74,6 +74,7 @@ def test_figures_are_those_of_the_result_files_and_nothing_is_computed_twice(dat
     for name in SECTIONS:
         assert {"n", "accuracy", "balanced_accuracy", "auroc", "by_category", "floor"} <= found[name].keys()
         assert sum(entry["n"] for entry in found[name]["by_category"].values()) == found[name]["n"]
+    assert found["sequences_without_fallback"]["coverage"] == len(set(np.array(windows["sequence_id"])[open_])) / 6
     assert found["all_windows"]["floor"]["n"] == len(truth)  # the floor scores every window
     assert sum(sum(c.values()) for c in found["sequences"]["verdicts"]["by_category"].values()) == 6
     assert json.loads((data / "out" / "evaluation.json").read_text()) == found
