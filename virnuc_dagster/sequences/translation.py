@@ -37,6 +37,9 @@ def _amino_acids(*, reverse: bool) -> bytes:
 
 _FORWARD = _amino_acids(reverse=False)
 _REVERSE = _amino_acids(reverse=True)
+_FORWARD_STOPS, _REVERSE_STOPS = (
+    [number for number, letter in enumerate(table) if letter == ord("*")] for table in (_FORWARD, _REVERSE)
+)
 _AMBIGUOUS = bytes(number for number in range(125) if _FORWARD[number] == 0)
 
 
@@ -136,8 +139,8 @@ def _codon_numbers(joined: bytes) -> bytes:
     per_phase = -(-len(joined) // 3)
     padding = 3 * per_phase + 2 - len(joined)
     codes = np.frombuffer(joined.translate(_CODE) + bytes([_UNKNOWN]) * padding, dtype=np.uint8)
-    planes = [codes[k : k + 3 * per_phase : 3] for k in range(5)]
-    return b"".join((25 * planes[k] + 5 * planes[k + 1] + planes[k + 2]).tobytes() for k in range(3))
+    numbers = 25 * codes[:-2] + 5 * codes[1:-1] + codes[2:]
+    return b"".join(numbers[phase::3].tobytes() for phase in range(3))
 
 
 def _frame_keys(spans: Int64Array, per_phase: int) -> tuple[Int64Array, Int64Array]:
@@ -156,10 +159,11 @@ def _frame_keys(spans: Int64Array, per_phase: int) -> tuple[Int64Array, Int64Arr
 def _stop_free(codons: bytes, keys: Int64Array, sizes: Int64Array) -> npt.NDArray[np.bool_]:
     """Tell which frames (W, 6) hold a codon and no stop: the next stop of their strand lies beyond their end."""
     free = sizes > 0
-    for columns, table in ((slice(0, 3), _FORWARD), (slice(3, 6), _REVERSE)):
-        amino_acids = np.frombuffer(codons.translate(table), dtype=np.uint8)
-        stops = np.append(np.flatnonzero(amino_acids == ord("*")), len(codons))
-        next_stop = stops[np.searchsorted(stops, keys[:, columns])]
+    numbers = np.frombuffer(codons, dtype=np.uint8)
+    for columns, (first, second, third) in ((slice(0, 3), _FORWARD_STOPS), (slice(3, 6), _REVERSE_STOPS)):
+        is_stop = (numbers == first) | (numbers == second) | (numbers == third)
+        stops = np.append(np.flatnonzero(is_stop), len(codons))
+        next_stop = stops[np.searchsorted(stops, keys[:, columns].T)].T  # by frame: neighbours look in one place
         free[:, columns] &= next_stop >= keys[:, columns] + sizes[:, columns]
     return free
 
