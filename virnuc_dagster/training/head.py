@@ -1,0 +1,137 @@
+"""The head: trained on embeddings, or put together from heads of single encoders; calibrated on `dev` either way.
+
+Calibration is an affine change of the log odds (Platt scaling); it is folded into the output layer, so that a bundle's
+head stays a head of the original's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from virnuc_dagster.classify.head import Head
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def train_head(
+    fit: torch.Tensor,
+    virus: Bools,
+    weight: Floats,
+    dev: torch.Tensor,
+    dev_virus: Bools,
+    dev_weight: Floats,
+    *,
+    hidden: int,
+    seed: int,
+    epochs: int = 100,
+    patience: int = 8,
+    on_epoch: Callable[[dict[str, float]], None],
+) -> Head:
+    """Train a head on joined embeddings; the weights that were best on `dev` are returned.
+
+    Args:
+        fit: Embeddings to learn from, float32 (N, F).
+        virus: Class of each, (N,).
+        weight: Chance of each to be drawn, (N,).
+        dev, dev_virus, dev_weight: The same of the frames to choose by.
+        hidden: Width of the hidden layer.
+        seed: Decides weights and order.
+        epochs: Most epochs; one draws N frames.
+        patience: Epochs without a better one after which training stops.
+        on_epoch: Told of each epoch: `step`, `train_loss`, `dev_loss`, `dev_accuracy`.
+
+    Returns:
+        The head, in evaluation mode, not yet calibrated.
+    """
+    torch.manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)
+    mean, deviation = fit.mean(0), fit.std(0).clamp_min(1e-6)
+    fit, dev = (fit - mean) / deviation, (dev - mean) / deviation
+    head, truth = Head(fit.shape[1], hidden), torch.from_numpy(virus).long()
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
+    best, curve = {}, []
+    for epoch in range(1, epochs + 1):
+        drawn = torch.multinomial(torch.from_numpy(weight), len(fit), replacement=True, generator=random)
+        losses = []
+        for rows in drawn.split(256):
+            if len(rows) < 2:  # BatchNorm needs two
+                continue
+            loss = F.cross_entropy(head.train()(fit[rows]), truth[rows], label_smoothing=0.05)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        signed = log_odds(head.eval(), dev) * np.where(dev_virus, 1.0, -1.0)
+        entry = {
+            "step": epoch,
+            "train_loss": float(np.mean(losses)),
+            "dev_loss": float(np.average(np.logaddexp(0.0, -signed), weights=dev_weight)),
+            "dev_accuracy": float(np.average(signed > 0, weights=dev_weight)),
+        }
+        curve.append(entry["dev_loss"])
+        if entry["dev_loss"] <= min(curve):
+            best = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+        on_epoch(entry)
+        if epoch - 1 - int(np.argmin(curve)) >= patience:
+            break
+    head.load_state_dict(best)
+    with torch.no_grad():  # take standardised embeddings by taking raw ones
+        head.hidden_layer.weight /= deviation
+        head.hidden_layer.bias -= head.hidden_layer.weight @ mean
+    return head.eval()
+
+
+@torch.inference_mode()
+def log_odds(head: Head, features: torch.Tensor) -> Floats:
+    """Log odds of virus of joined embeddings (N, F), (N,)."""
+    logits = head(features).double()
+    difference: Floats = (logits[:, 1] - logits[:, 0]).numpy()
+    return difference
+
+
+def join_heads(heads: Sequence[Head], factors: Sequence[float], shift: float) -> Head:
+    """One head on the joined embeddings whose log odds are a weighted sum of single heads' log odds.
+
+    Each hidden unit looks at the embedding of its own encoder only.
+
+    Args:
+        heads: Heads of single encoders, in the order in which embeddings are joined.
+        factors: Factor of each head's log odds.
+        shift: Added to the sum.
+    """
+    joined = Head(
+        sum(head.hidden_layer.in_features for head in heads), sum(head.hidden_layer.out_features for head in heads)
+    ).eval()
+    with torch.no_grad():
+        joined.hidden_layer.weight.copy_(torch.block_diag(*(head.hidden_layer.weight for head in heads)))
+        joined.hidden_layer.bias.copy_(torch.cat([head.hidden_layer.bias for head in heads]))
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(joined.bn1, name).copy_(torch.cat([getattr(head.bn1, name) for head in heads]))
+        pairs = list(zip(heads, factors, strict=True))
+        joined.output_layer.weight.copy_(torch.cat([head.output_layer.weight * f for head, f in pairs], dim=1))
+        joined.output_layer.bias.copy_(sum((head.output_layer.bias * f for head, f in pairs), torch.zeros(2)))
+        joined.output_layer.bias += torch.tensor([-shift / 2, shift / 2])
+    return joined
+
+
+def stack(log_odds: Floats, virus: Bools, weight: Floats) -> tuple[list[float], float]:
+    """Factors and shift with which log odds of one or more heads add up to calibrated ones; logistic regression.
+
+    Args:
+        log_odds: (N, H), a column a head.
+        virus: Class of each frame, (N,).
+        weight: Weight of each frame, (N,).
+
+    Returns:
+        A factor a head, and the shift.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=100.0).fit(log_odds, virus, sample_weight=weight / weight.mean())
+    return model.coef_[0].tolist(), float(model.intercept_[0])
