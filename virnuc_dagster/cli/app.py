@@ -16,6 +16,7 @@ from virnuc_dagster.cli.doctor import doctor
 from virnuc_dagster.cli.models import models
 from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
+from virnuc_dagster.cli.train import train
 from virnuc_dagster.cli.up import up
 from virnuc_dagster.errors import VirnucError
 
@@ -35,7 +36,7 @@ def virnuc() -> None:
     """Find the viral sequences in a batch (VirNucPro on Dagster)."""
 
 
-for command in (predict, up, batches, checkpoints, models, doctor):
+for command in (predict, up, batches, checkpoints, models, train, doctor):
     virnuc.add_command(command)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
 from virnuc_dagster.embedding.esm2 import ALPHABET
-from virnuc_dagster.sequences.translation import open_frames
+from virnuc_dagster.sequences.translation import frame_id, open_frames
 from virnuc_dagster.training.records import Record
 
 SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
@@ -32,6 +32,7 @@ class FrameSet:
         codons, residues: Token ids of all frames one after the other, without special tokens, uint8.
         start, length: Where each frame's tokens begin, and how many they are (codons = residues), int64 (N,).
         record, window: Index of the frame's record, and of the window within it, (N,).
+        ids: Frame ids; with shifts or further widths they are not unique.
         virus: Class of each frame, bool (N,).
         weight: Chance of each frame to be drawn, float64 (N,); sums to 1.
         nucleotide, protein: The texts, as the product embeds them.
@@ -43,6 +44,7 @@ class FrameSet:
     length: NDArray[np.int64]
     record: NDArray[np.int64]
     window: NDArray[np.int64]
+    ids: list[str]
     virus: NDArray[np.bool_]
     weight: NDArray[np.float64]
     nucleotide: list[str]
@@ -81,13 +83,19 @@ def frames_of(
         shifts: Each record is cut once from each of these bases on: more, overlapping frames to learn from.
         widths: Other window lengths to cut as well: short genes fill no long window.
     """
-    texts: dict[str, list[str]] = {"nucleotide": [], "protein": []}
+    texts: dict[str, list[str]] = {"nucleotide": [], "protein": [], "ids": []}
     places: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for width in (window_length, *widths):
         for shift in shifts:
             table = open_frames([record.sequence[shift:] for record in records], width)
             texts["nucleotide"] += table.nucleotide
             texts["protein"] += table.protein
+            texts["ids"] += [
+                frame_id(records[record].id, window, frame)
+                for record, window, frame in zip(
+                    *(c.tolist() for c in (table.sequence, table.window, table.frame)), strict=True
+                )
+            ]
             places.append((table.sequence.astype(np.int64), table.window.astype(np.int64)))
     record, window = (np.concatenate(column) for column in zip(*places, strict=True))
     length = np.fromiter(map(len, texts["protein"]), dtype=np.int64, count=len(record))
@@ -100,6 +108,7 @@ def frames_of(
         length=length,
         record=record,
         window=window,
+        ids=texts["ids"],
         virus=virus[record],
         weight=balanced_weights(records, record),
         nucleotide=texts["nucleotide"],

@@ -14,36 +14,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from virnuc_dagster.classify.head import Head
+from virnuc_dagster.training.finish import Part
+
+PATIENCE = 8
+"""Epochs without a better one after which the training of a head stops."""
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
 def train_head(
-    fit: torch.Tensor,
-    virus: Bools,
-    weight: Floats,
-    dev: torch.Tensor,
-    dev_virus: Bools,
-    dev_weight: Floats,
-    *,
-    hidden: int,
-    seed: int,
-    epochs: int = 100,
-    patience: int = 8,
-    on_epoch: Callable[[dict[str, float]], None],
+    fit: Part, dev: Part, *, hidden: int, seed: int, epochs: int, on_epoch: Callable[[dict[str, float]], None]
 ) -> Head:
     """Train a head on joined embeddings; the weights that were best on `dev` are returned.
 
     Args:
-        fit: Embeddings to learn from, float32 (N, F).
-        virus: Class of each, (N,).
-        weight: Chance of each to be drawn, (N,).
-        dev, dev_virus, dev_weight: The same of the frames to choose by.
+        fit: Frames to learn from, with their embeddings.
+        dev: Frames to choose by.
         hidden: Width of the hidden layer.
         seed: Decides weights and order.
-        epochs: Most epochs; one draws N frames.
-        patience: Epochs without a better one after which training stops.
+        epochs: Most epochs; one draws as many frames as there are.
         on_epoch: Told of each epoch: `step`, `train_loss`, `dev_loss`, `dev_accuracy`.
 
     Returns:
@@ -51,39 +41,41 @@ def train_head(
     """
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
-    mean, deviation = fit.mean(0), fit.std(0).clamp_min(1e-6)
-    fit, dev = (fit - mean) / deviation, (dev - mean) / deviation
-    head, truth = Head(fit.shape[1], hidden), torch.from_numpy(virus).long()
+    features = torch.cat((fit.dna, fit.protein), dim=1)
+    mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
+    features = (features - mean) / deviation
+    of_dev = (torch.cat((dev.dna, dev.protein), dim=1) - mean) / deviation
+    head, truth = Head(features.shape[1], hidden), torch.from_numpy(fit.frames.virus).long()
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
-    best, curve = {}, []
+    weight, best, curve = torch.from_numpy(fit.frames.weight), {}, []
     for epoch in range(1, epochs + 1):
-        drawn = torch.multinomial(torch.from_numpy(weight), len(fit), replacement=True, generator=random)
+        drawn = torch.multinomial(weight, len(truth), replacement=True, generator=random)
         losses = []
         for rows in drawn.split(256):
             if len(rows) < 2:  # BatchNorm needs two
                 continue
-            loss = F.cross_entropy(head.train()(fit[rows]), truth[rows], label_smoothing=0.05)
+            loss = F.cross_entropy(head.train()(features[rows]), truth[rows], label_smoothing=0.05)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
-        signed = log_odds(head.eval(), dev) * np.where(dev_virus, 1.0, -1.0)
+        signed = log_odds(head.eval(), of_dev) * np.where(dev.frames.virus, 1.0, -1.0)
         entry = {
             "step": epoch,
             "train_loss": float(np.mean(losses)),
-            "dev_loss": float(np.average(np.logaddexp(0.0, -signed), weights=dev_weight)),
-            "dev_accuracy": float(np.average(signed > 0, weights=dev_weight)),
+            "dev_loss": float(np.average(np.logaddexp(0.0, -signed), weights=dev.frames.weight)),
+            "dev_accuracy": float(np.average(signed > 0, weights=dev.frames.weight)),
         }
         curve.append(entry["dev_loss"])
         if entry["dev_loss"] <= min(curve):
             best = {name: tensor.clone() for name, tensor in head.state_dict().items()}
         on_epoch(entry)
-        if epoch - 1 - int(np.argmin(curve)) >= patience:
+        if epoch - 1 - int(np.argmin(curve)) >= PATIENCE:
             break
     head.load_state_dict(best)
     with torch.no_grad():  # take standardised embeddings by taking raw ones
-        head.hidden_layer.weight /= deviation
-        head.hidden_layer.bias -= head.hidden_layer.weight @ mean
+        head.hidden_layer.weight.div_(deviation)
+        head.hidden_layer.bias.sub_(head.hidden_layer.weight @ mean)
     return head.eval()
 
 
@@ -116,7 +108,7 @@ def join_heads(heads: Sequence[Head], factors: Sequence[float], shift: float) ->
         pairs = list(zip(heads, factors, strict=True))
         joined.output_layer.weight.copy_(torch.cat([head.output_layer.weight * f for head, f in pairs], dim=1))
         joined.output_layer.bias.copy_(sum((head.output_layer.bias * f for head, f in pairs), torch.zeros(2)))
-        joined.output_layer.bias += torch.tensor([-shift / 2, shift / 2])
+        joined.output_layer.bias.add_(torch.tensor([-shift / 2, shift / 2]))
     return joined
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.frames import FrameSet
 from virnuc_dagster.training.networks import Member, Part, Size
 
@@ -242,32 +242,39 @@ class Training:
         )
 
 
-def train_member(
-    training: Training, *, on_steps: Callable[[int], None], stop: threading.Event, save_every: int = 100
-) -> Member:
+def train_member(training: Training, *, progress: Progress, stop: threading.Event, save_every: int = 100) -> Member:
     """Train to the end and return the best network, in evaluation mode.
 
     Args:
         training: A fresh or restored training.
-        on_steps: Called with the number of steps done since the last call.
+        progress: Told of steps and of each look at `dev`.
         stop: Set from elsewhere to stop soon.
         save_every: Steps between two writings of the state.
 
     Raises:
         StoppedError: `stop` was set; the state is kept.
     """
-    on_steps(training.step)
+    stage, looks = f"train_{training.task.part}", len(training.curve)
+    progress.advance(stage, training.step)
     while not training.is_done:
         if stop.is_set():
             training.save()
             raise StoppedError("training stopped", hint="run the same command to go on")
         training.advance()
+        progress.advance(stage, 1)
+        if len(training.curve) > looks:
+            looks += 1
+            progress.note(f"{training.task.part}: {_shown(training.curve[-1])}")
         if training.step % save_every == 0 or training.is_done:
             training.save()
-        on_steps(1)
     network = training.network
     network.load_state_dict(training.best)
     return network.eval()
+
+
+def _shown(entry: dict[str, float]) -> str:
+    figures = (f"{name.replace('_', ' ')} {value:.4f}" for name, value in entry.items() if name != "step")
+    return f"step {entry['step']:,}, {', '.join(figures)}"
 
 
 def member_logits(member: Member, frames: FrameSet) -> NDArray[np.float64]:

@@ -67,7 +67,7 @@ class Member(nn.Module):
 
     def __init__(self, part: Part, size: Size, kinds: int) -> None:
         super().__init__()
-        self.part = part
+        self.part, self.size = part, size
         config = config_of(part, size)
         self.encoder: DnabertSModel | Esm2Model
         if part == "dnabert_s":

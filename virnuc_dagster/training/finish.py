@@ -1,0 +1,120 @@
+"""From a head to a bundle: fallback, roll-up and thresholds chosen on `dev`; `val` scored once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from virnuc_dagster.classify.consensus import Source, WindowScore
+from virnuc_dagster.classify.fallback import FallbackModel, LabelledWindows, fit_fallback
+from virnuc_dagster.classify.head import Head, predict
+from virnuc_dagster.classify.roll_up import ROLL_UPS
+from virnuc_dagster.sequences.windows import window_spans
+from virnuc_dagster.training.frames import FrameSet, balanced_weights
+from virnuc_dagster.training.records import Record
+from virnuc_dagster.training.scoring import fill_in, windows_of
+from virnuc_dagster.training.thresholds import choose_thresholds
+
+SCORED_SHARE = 0.1
+"""Least share of scored windows for a verdict; the fallback scores nearly all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of the data with the embeddings of its frames.
+
+    Attributes:
+        records: Its records.
+        frames: Their frames, cut without shifts.
+        dna, protein: Embeddings, row i of frame i.
+    """
+
+    records: list[Record]
+    frames: FrameSet
+    dna: torch.Tensor
+    protein: torch.Tensor
+
+    def windows(self, head: Head, fallback: FallbackModel | None, window_length: int) -> list[list[WindowScore]]:
+        """Scored windows of each record."""
+        scores = predict(head, self.dna, self.protein)
+        windows = list(windows_of(self.records, self.frames, scores, window_length))
+        if fallback:
+            fill_in(self.records, windows, fallback)
+        return windows
+
+
+def window_texts(records: Sequence[Record], window_length: int) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Bases of every window, and the index of its record."""
+    texts, record = [], []
+    for index, one in enumerate(records):
+        for start, end in window_spans(len(one.sequence), window_length).tolist():
+            texts.append(one.sequence[start:end])
+            record.append(index)
+    return texts, np.array(record, dtype=np.int64)
+
+
+def fit_on(fit: Sequence[Record], dev: Part, head: Head, window_length: int) -> FallbackModel:
+    """Fit the fallback on all windows of `fit`, and calibrate it on those of `dev` without an open frame."""
+    texts, record = window_texts(fit, window_length)
+    truth = np.array([r.is_virus for r in fit])[record]
+    empty = [
+        (record_index, dev.records[record_index].sequence[window.start : window.end])
+        for record_index, windows in enumerate(dev.windows(head, None, window_length))
+        for window in windows
+        if window.source is Source.NONE
+    ]
+    # Weights of all windows of dev, so that a class counts here by its share of windows without a frame.
+    all_record = window_texts(dev.records, window_length)[1]
+    weights = dict(zip(all_record.tolist(), balanced_weights(dev.records, all_record).tolist(), strict=True))
+    return fit_fallback(
+        texts,
+        truth,
+        balanced_weights(fit, record) * len(record),
+        calibration=LabelledWindows(
+            [text for _, text in empty],
+            [dev.records[index].is_virus for index, _ in empty],
+            np.array([weights[index] for index, _ in empty]) * len(all_record),
+        ),
+    )
+
+
+def sequence_scores(windows: Sequence[Sequence[WindowScore]], roll_up: str) -> NDArray[np.float64]:
+    """Score of each sequence, NaN without a scored window."""
+    return np.array(
+        [
+            ROLL_UPS[roll_up]([score for score, _ in scored], [frame for _, frame in scored])
+            if (scored := [(w.score, w.source is Source.FRAME) for w in mine if w.score is not None])
+            else np.nan
+            for mine in windows
+        ]
+    )
+
+
+def choose_roll_up(
+    records: Sequence[Record], windows: Sequence[Sequence[WindowScore]]
+) -> tuple[str, dict[str, Any], dict[str, float]]:
+    """Choose the roll-up by its balanced area under the ROC curve, and thresholds for it.
+
+    Returns:
+        Name, figures of all that were tried, thresholds.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    truth = np.array([r.is_virus for r in records])
+    weight = balanced_weights(records, np.arange(len(records)))
+    tried = {}
+    for name in ROLL_UPS:
+        score = sequence_scores(windows, name)
+        known = ~np.isnan(score)
+        tried[name] = {
+            "auroc": round(float(roc_auc_score(truth[known], score[known], sample_weight=weight[known])), 4),
+            **choose_thresholds(score[known], truth[known], weight[known]),
+        }
+    best = max(tried, key=lambda name: tried[name]["auroc"])
+    chosen = {name: tried[best][name] for name in ("viral", "non_viral")}
+    return best, tried, {**chosen, "scored_share": SCORED_SHARE}

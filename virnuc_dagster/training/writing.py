@@ -1,0 +1,106 @@
+"""The files of a trained bundle."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from virnuc_dagster.classify.fallback import FallbackModel
+from virnuc_dagster.classify.head import Head
+from virnuc_dagster.models.bundle import Bundle
+from virnuc_dagster.models.making import file_ref
+from virnuc_dagster.models.spec import FORMAT_VERSION
+from virnuc_dagster.training.frames import codon_tokenizer
+from virnuc_dagster.training.networks import Member, Part, config_of
+
+KMER = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What training gave, besides the encoders.
+
+    Attributes:
+        description: What the bundle says of itself.
+        window_length: Bases of a window.
+        head: The head, calibrated.
+        fallback: The model for windows without an open frame.
+        thresholds: Of sequence verdicts.
+        roll_up: Name of the roll-up.
+        facts: Goes into the bundle's `training`.
+    """
+
+    description: str
+    window_length: int
+    head: Head
+    fallback: FallbackModel
+    thresholds: dict[str, float]
+    roll_up: str
+    facts: dict[str, Any]
+
+
+def write_parts(folder: Path, name: str, encoders: dict[Part, Member] | Bundle, result: Result) -> dict[str, Any]:
+    """Write weights and tokeniser; returns the description.
+
+    Args:
+        folder: Where to.
+        name: The bundle's name.
+        encoders: Trained here, or taken from another bundle.
+        result: Everything else.
+    """
+    described = copied(folder, encoders) if isinstance(encoders, Bundle) else trained(folder, encoders)
+    head, fallback = folder / "head.safetensors", folder / "fallback.safetensors"
+    head.write_bytes(save({key: tensor.contiguous() for key, tensor in result.head.state_dict().items()}))
+    fallback.write_bytes(result.fallback.to_bytes())
+    return {
+        "format": "virnuc-bundle",
+        "version": FORMAT_VERSION,
+        "name": name,
+        "description": result.description,
+        "licence": encoders.spec.licence if isinstance(encoders, Bundle) else "MIT",
+        "window_length": result.window_length,
+        "thresholds": result.thresholds,
+        "roll_up": result.roll_up,
+        **described,
+        "head": {
+            "features": result.head.hidden_layer.in_features,
+            "hidden": result.head.hidden_layer.out_features,
+            "weights": file_ref(head),
+        },
+        "fallback": {"kmer": result.fallback.kmer, "weights": file_ref(fallback)},
+        "training": result.facts,
+    }
+
+
+def trained(folder: Path, members: dict[Part, Member]) -> dict[str, Any]:
+    """Write encoders that were trained here."""
+    described: dict[str, Any] = {}
+    for part, member in members.items():
+        path = folder / f"{part}.safetensors"
+        path.write_bytes(save(member.encoder.published_state()))
+        described[part] = {
+            "id": {"dnabert_s": "virnuc-codon", "esm2": "virnuc-protein"}[part],
+            "revision": file_ref(path)["sha256"][:12],
+            "dim": member.size.width,
+            "config": config_of(part, member.size),
+            "weights": file_ref(path),
+        }
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_text(codon_tokenizer().to_str(pretty=True), encoding="utf-8")
+    described["dnabert_s"]["tokenizer"] = file_ref(tokenizer)
+    return described
+
+
+def copied(folder: Path, bundle: Bundle) -> dict[str, Any]:
+    """Copy the encoders of another bundle, so that embeddings made with it stay wanted."""
+    bundle.verify()
+    spec = bundle.spec
+    for ref in (spec.dnabert_s.weights, spec.dnabert_s.tokenizer, spec.esm2.weights):
+        target = folder / ref.file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path(ref), target)
+    return {"dnabert_s": spec.dnabert_s.model_dump(), "esm2": spec.esm2.model_dump()}
