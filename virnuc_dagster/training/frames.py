@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
 from virnuc_dagster.embedding.esm2 import ALPHABET
 from virnuc_dagster.sequences.translation import frame_id, open_frames
 from virnuc_dagster.training.records import Record
+from virnuc_dagster.training.tokens import codon_ids
 
-SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
-CODONS = tuple("".join(bases) for bases in product("ACGT", repeat=3))
-_BASE = np.full(256, -1000, dtype=np.int16)
-_BASE[list(b"ACGT")] = range(4)
 _RESIDUE = np.full(256, ALPHABET.index("<unk>"), dtype=np.uint8)
 for _id, _token in enumerate(ALPHABET):
     if len(_token) == 1:
@@ -52,24 +47,6 @@ class FrameSet:
 
     def __len__(self) -> int:
         return len(self.start)
-
-
-def codon_tokenizer() -> Tokenizer:
-    """Tokeniser of a frame's nucleotide text: codons from its start, odd last bases dropped, ambiguous ones [UNK]."""
-    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *CODONS))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106 - a token, not a secret
-    tokenizer.add_special_tokens(list(SPECIAL))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("..."), "removed", invert=True)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    return tokenizer
-
-
-def codon_ids(text: bytes) -> NDArray[np.uint8]:
-    """Codon tokens of texts joined at multiples of three bases; the same numbers as the tokeniser's."""
-    a, b, c = _BASE[np.frombuffer(text, dtype=np.uint8)].reshape(-1, 3).T
-    return np.maximum(16 * a + 4 * b + c + len(SPECIAL), 0).astype(np.uint8)
 
 
 def frames_of(

@@ -22,7 +22,7 @@ from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.frames import FrameSet
-from virnuc_dagster.training.networks import Member, Part, Size
+from virnuc_dagster.training.networks import MEMBERS, Member, Part, Size
 
 TOKEN_BUDGET = 8_192
 """Tokens an encoder is fed at once when whole frames are embedded."""
@@ -100,13 +100,12 @@ class Crops:
         self._task, self._random = task, random
         frames, dna = task.fit, task.part == "dnabert_s"
         self._tokens = torch.from_numpy(frames.codons if dna else frames.residues)
-        self._ends = (1, 2) if dna else (0, 2)  # [CLS] and [SEP], or <cls> and <eos>
         self._start, self._length = torch.from_numpy(frames.start), torch.from_numpy(frames.length)
         self._virus, self._kinds = torch.from_numpy(frames.virus).long(), torch.from_numpy(task.kinds)
         self._weight, self._cumulated = torch.from_numpy(frames.weight), {0: torch.empty(0)}
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Tokens (B, T) with the special ones, class (B,) and category (B,) of one batch."""
+        """Codons or residues (B, C), class (B,) and category (B,) of one batch."""
         recipe = self._task.recipe
         least, most = max(1, recipe.crop // 2), max(2, recipe.crop * 3 // 2)
         size = int(torch.randint(least, most, (1,), generator=self._random))
@@ -117,8 +116,7 @@ class Crops:
         rows = torch.searchsorted(cumulated, places[0] * cumulated[-1], right=True).clamp_max(len(cumulated) - 1)
         start = self._start[rows] + (places[1] * (self._length[rows] - size + 1)).long()
         middle = self._tokens[start[:, None] + torch.arange(size)].long()
-        first, last = (torch.full((count, 1), token) for token in self._ends)
-        return torch.cat((first, middle, last), dim=1), self._virus[rows], self._kinds[rows]
+        return middle, self._virus[rows], self._kinds[rows]
 
     def _chances(self, size: int) -> torch.Tensor:
         """Cumulated weights of the frames that are long enough."""
@@ -137,7 +135,7 @@ class Training:
     def __init__(self, task: Task) -> None:
         self.task, recipe = task, task.recipe
         torch.manual_seed(task.seed)
-        self.network = Member(task.part, recipe.size, int(task.kinds.max()) + 1).train()
+        self.network = MEMBERS[task.part](recipe.size, int(task.kinds.max()) + 1).train()
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True
         ).eval()
@@ -288,4 +286,4 @@ def member_vectors(member: Member, frames: FrameSet) -> torch.Tensor:
     """Embeddings of whole frames, as the product makes them, float32 (N, D)."""
     texts = frames.nucleotide if member.part == "dnabert_s" else frames.protein
     ids = [str(i) for i in range(len(texts))]
-    return embed(member.as_encoder(member.part), ids, texts, token_budget=TOKEN_BUDGET)
+    return embed(member.as_encoder(), ids, texts, token_budget=TOKEN_BUDGET)

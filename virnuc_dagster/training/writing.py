@@ -14,8 +14,8 @@ from virnuc_dagster.classify.head import Head
 from virnuc_dagster.models.bundle import Bundle
 from virnuc_dagster.models.making import file_ref
 from virnuc_dagster.models.spec import FORMAT_VERSION
-from virnuc_dagster.training.frames import codon_tokenizer
-from virnuc_dagster.training.networks import Member, Part, config_of
+from virnuc_dagster.training.networks import Member, Part
+from virnuc_dagster.training.tokens import codon_tokenizer
 
 KMER = 6
 
@@ -81,12 +81,12 @@ def trained(folder: Path, members: dict[Part, Member]) -> dict[str, Any]:
     described: dict[str, Any] = {}
     for part, member in members.items():
         path = folder / f"{part}.safetensors"
-        path.write_bytes(save(member.encoder.published_state()))
+        path.write_bytes(save(member.plain().published_state()))
         described[part] = {
-            "id": {"dnabert_s": "virnuc-codon", "esm2": "virnuc-protein"}[part],
+            "id": {"dnabert_s": "virnuc-codon-pairs", "esm2": "virnuc-protein"}[part],
             "revision": file_ref(path)["sha256"][:12],
             "dim": member.size.width,
-            "config": config_of(part, member.size),
+            "config": member.config,
             "weights": file_ref(path),
         }
     tokenizer = folder / "tokenizer.json"
