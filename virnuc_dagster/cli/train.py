@@ -40,6 +40,9 @@ crash: it goes on where it was, to the same bundle."""
 @click.option("--seed", type=int, default=1, show_default=True, help="Of weights, order, crops and masks.")
 @click.option("--steps", type=click.IntRange(1), help="Most steps of each encoder, or epochs of the head.")
 @click.option("--description", help="What the bundle says of itself.")
+@click.option(
+    "--notes", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Markdown to begin the model card with."
+)
 @click.option("--device", help="For --encoders: auto, cpu, cuda or cuda:N [default: auto].")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="For --encoders.")
 @click.option("--quiet", is_flag=True, help="No progress, no table.")
@@ -53,6 +56,7 @@ def train(
     seed: int,
     steps: int | None,
     description: str | None,
+    notes: Path | None,
     quiet: bool,
     as_json: bool,
     **flags: Any,
@@ -65,7 +69,7 @@ def train(
 
     settings = Settings.read(**flags)
     refuse_existing(output)
-    wanted = Wanted(output.absolute(), description or _DESCRIPTION)
+    wanted = Wanted(output.absolute(), description or _DESCRIPTION, notes.read_text(encoding="utf-8") if notes else "")
     with interruptible(), ConsoleProgress(Console(stderr=True), quiet=quiet) as progress:
         records = read_records(fasta, labels)
         if encoders:

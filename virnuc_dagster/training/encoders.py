@@ -38,8 +38,8 @@ class EncoderOptions:
     widths: tuple[int, ...] = (300,)
     recipes: Mapping[Part, Recipe] = field(
         default_factory=lambda: {
-            "dnabert_s": Recipe(Size(128, 4, 4, 192, 64), steps=3000),
-            "esm2": Recipe(Size(96, 3, 4, 256, 64), steps=3000),
+            "dnabert_s": Recipe(Size(128, 4, 4, 192, 64), steps=3500, crop=96),
+            "esm2": Recipe(Size(96, 3, 4, 256, 64), steps=2500, batch=64),
         }
     )
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from virnuc_dagster.classify.head import Head
 from virnuc_dagster.training.finish import Part
 
+BATCH = 256
+"""Frames of a step; fewer of small data, so that an epoch is many steps."""
 PATIENCE = 8
 """Epochs without a better one after which the training of a head stops."""
 
@@ -51,7 +53,7 @@ def train_head(
     for epoch in range(1, epochs + 1):
         drawn = torch.multinomial(weight, len(truth), replacement=True, generator=random)
         losses = []
-        for rows in drawn.split(256):
+        for rows in drawn.split(min(BATCH, max(8, len(truth) // 16))):
             if len(rows) < 2:  # BatchNorm needs two
                 continue
             loss = F.cross_entropy(head.train()(features[rows]), truth[rows], label_smoothing=0.05)

@@ -56,9 +56,9 @@ class Recipe:
     steps: int
     batch: int = 96
     crop: int = 64
-    rate: float = 1.5e-3
+    rate: float = 2e-3
     masked: float = 0.15
-    average: float = 0.995
+    average: float = 0.998
     evaluate_every: int = 250
     patience: int = 8
 

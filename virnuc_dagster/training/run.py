@@ -25,7 +25,7 @@ from virnuc_dagster.training.measures import measure_part
 from virnuc_dagster.training.networks import Member
 from virnuc_dagster.training.networks import Part as Encoder
 from virnuc_dagster.training.records import Record
-from virnuc_dagster.training.writing import Result, write_parts
+from virnuc_dagster.training.writing import Result, write_documents, write_parts
 
 HIDDEN, EPOCHS = 512, 100
 """Hidden layer of a head for existing encoders, as the published ones have it; and its most epochs."""
@@ -40,10 +40,12 @@ class Wanted:
     Attributes:
         output: Its folder.
         description: What it says of itself.
+        notes: What only its makers know, Markdown, put first in its model card.
     """
 
     output: Path
     description: str
+    notes: str = ""
 
 
 def train_all(records: list[Record], options: EncoderOptions, wanted: Wanted, progress: Progress) -> Bundle:
@@ -142,4 +144,10 @@ def _finish(
         windows = part(data.val).windows(head, fallback, window_length)
         facts["val"] = measure_part(data.val, windows, roll_up, thresholds)
     result = Result(wanted.description, window_length, head, fallback, thresholds, roll_up, facts)
-    return make_bundle(wanted.output, lambda folder: write_parts(folder, wanted.output.name, encoders, result))
+
+    def write(folder: Path) -> dict[str, Any]:
+        spec = write_parts(folder, wanted.output.name, encoders, result)
+        write_documents(folder, spec, data, wanted.notes)
+        return spec
+
+    return make_bundle(wanted.output, write)

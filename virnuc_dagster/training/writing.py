@@ -13,7 +13,10 @@ from virnuc_dagster.classify.fallback import FallbackModel
 from virnuc_dagster.classify.head import Head
 from virnuc_dagster.models.bundle import Bundle
 from virnuc_dagster.models.making import file_ref
-from virnuc_dagster.models.spec import FORMAT_VERSION
+from virnuc_dagster.models.spec import FORMAT_VERSION, BundleSpec
+from virnuc_dagster.training.card import model_card
+from virnuc_dagster.training.curves import curves_svg
+from virnuc_dagster.training.data import Data
 from virnuc_dagster.training.networks import Member, Part
 from virnuc_dagster.training.tokens import codon_tokenizer
 
@@ -104,3 +107,16 @@ def copied(folder: Path, bundle: Bundle) -> dict[str, Any]:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.path(ref), target)
     return {"dnabert_s": spec.dnabert_s.model_dump(), "esm2": spec.esm2.model_dump()}
+
+
+def write_documents(folder: Path, spec: dict[str, Any], data: Data, notes: str) -> None:
+    """Write what is for people: model card, training curves, and the part of every record."""
+    card = model_card(BundleSpec.model_validate(spec), notes)
+    (folder / "model-card.md").write_text(card, encoding="utf-8")
+    (folder / "curves.svg").write_text(curves_svg(spec["training"]["curves"]), encoding="utf-8")
+    rows = (
+        f"{record.id}\t{'virus' if record.is_virus else 'other'}\t{record.category}\t{record.group}\t{name}\n"
+        for name, part in data.parts().items()
+        for record in part
+    )
+    (folder / "records.tsv").write_text("id\tlabel\tcategory\tgroup\tpart\n" + "".join(rows), encoding="utf-8")
