@@ -15,7 +15,9 @@ from virnuc_dagster.report import paths
 
 def commits(home: Path) -> dict[str, str]:
     """Commit records of all embeddings; equal text means that nothing was computed again."""
-    return {str(p): p.read_text() for stage in ("dnabert_s", "esm2") for p in (home / "store").glob(f"{stage}*/*/*.done")}
+    return {
+        str(p): p.read_text() for stage in ("dnabert_s", "esm2") for p in (home / "store").glob(f"{stage}*/*/*.done")
+    }
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess:

@@ -42,10 +42,11 @@ def _rates(score: Floats, truth: Bools, weight: Floats, cut: float) -> dict[str,
     right = (score >= cut) == truth
     sensitivity = _share(right[truth], weight[truth])
     specificity = _share(right[~truth], weight[~truth])
-    both = sensitivity is not None and specificity is not None
+    sides = [rate for rate in (sensitivity, specificity) if rate is not None]
+    both = len(sides) == 2
     return {
         "accuracy": _share(right, weight),
-        "balanced_accuracy": (sensitivity + specificity) / 2 if both else None,  # type: ignore[operator]
+        "balanced_accuracy": sum(sides) / 2 if both else None,
         "sensitivity": sensitivity,
         "specificity": specificity,
         "auroc": float(roc_auc_score(truth, score, sample_weight=weight)) if both else None,
@@ -81,6 +82,18 @@ def reliability(score: ArrayLike, is_virus: ArrayLike) -> list[dict[str, float |
         for number in range(BINS)
         if (rows := of == number).any()
     ]
+
+
+def roc(score: ArrayLike, is_virus: ArrayLike, points: int = 200) -> list[tuple[float, float]]:
+    """The ROC curve as (false positive rate, true positive rate), at most about `points`; empty if undefined."""
+    from sklearn.metrics import roc_curve
+
+    scores, truth = np.asarray(score, dtype=np.float64), np.asarray(is_virus, dtype=bool)
+    if not truth.any() or truth.all():
+        return []
+    false, true, _ = roc_curve(truth, scores)
+    kept = np.unique(np.linspace(0, len(false) - 1, min(points, len(false))).round().astype(np.int64))
+    return [(float(x), float(y)) for x, y in zip(false[kept], true[kept], strict=True)]
 
 
 def intervals(

@@ -13,6 +13,7 @@ from virnuc_dagster import __version__
 from virnuc_dagster.cli.batches import batches
 from virnuc_dagster.cli.checkpoints import checkpoints
 from virnuc_dagster.cli.doctor import doctor
+from virnuc_dagster.cli.evaluate import evaluate
 from virnuc_dagster.cli.models import models
 from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
@@ -26,6 +27,7 @@ Examples:
   virnuc up                      # the web UI on what was computed
   virnuc batches list            # what this home holds
   virnuc checkpoints validate    # is all of it whole?
+  virnuc evaluate genomes.fasta labels.tsv     # how good is a bundle on what I know?
   virnuc doctor                  # what this machine can do
 """
 
@@ -36,7 +38,7 @@ def virnuc() -> None:
     """Find the viral sequences in a batch (VirNucPro on Dagster)."""
 
 
-for command in (predict, up, batches, checkpoints, models, train, doctor):
+for command in (predict, up, batches, checkpoints, models, train, evaluate, doctor):
     virnuc.add_command(command)
 
 

@@ -41,7 +41,9 @@ crash: it goes on where it was, to the same bundle."""
 @click.option("--steps", type=click.IntRange(1), help="Most steps of each encoder, or epochs of the head.")
 @click.option("--description", help="What the bundle says of itself.")
 @click.option(
-    "--notes", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Markdown to begin the model card with."
+    "--notes",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Markdown to begin the model card with.",
 )
 @click.option("--device", help="For --encoders: auto, cpu, cuda or cuda:N [default: auto].")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="For --encoders.")
@@ -79,7 +81,8 @@ def train(
         else:
             bundle = train_all(records, EncoderOptions.of(seed, steps), wanted, progress)
     if as_json:
-        click.echo(json.dumps({"bundle": str(output), **bundle.spec.training}, indent=2))
+        facts = json.loads((bundle.folder / "training.json").read_text(encoding="utf-8"))
+        click.echo(json.dumps({"bundle": str(output), **facts}, indent=2))
     elif not quiet:
         _print_figures(bundle)
         click.echo(f"bundle: {output}")

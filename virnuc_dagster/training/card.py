@@ -16,19 +16,19 @@ _SECTIONS = {
 }
 
 
-def model_card(spec: BundleSpec, notes: str = "") -> str:
+def model_card(spec: BundleSpec, facts: Mapping[str, Any], notes: str = "") -> str:
     """Write the card.
 
     Args:
-        spec: The bundle's description, with `training` as `virnuc train` fills it.
+        spec: The bundle's description.
+        facts: The bundle's `training.json`.
         notes: What only its makers know (data sources, intended use), Markdown, put first.
 
     Returns:
         Markdown.
     """
-    facts = spec.training
     parts = [f"# Model card: `{spec.name}`", spec.description, notes.strip(), "## Data", *_data(facts)]
-    parts += ["## Verdicts", *_verdicts(spec)]
+    parts += ["## Verdicts", *_verdicts(spec, facts)]
     for name, title in (("val", "Figures on `val`, scored once"), ("dev", "Figures on `dev`, by which was chosen")):
         if name in facts:
             parts += [f"## {title}", *_figures(facts[name])]
@@ -48,7 +48,7 @@ def _data(facts: Mapping[str, Any]) -> Iterable[str]:
     yield _table(["records", *(f"`{name}`" for name in counts)], rows)
 
 
-def _verdicts(spec: BundleSpec) -> Iterable[str]:
+def _verdicts(spec: BundleSpec, facts: Mapping[str, Any]) -> Iterable[str]:
     limits = spec.thresholds
     yield (
         f"Roll-up `{spec.roll_up}`; viral from {limits.viral}, non-viral up to {limits.non_viral}, uncertain between, "
@@ -56,34 +56,49 @@ def _verdicts(spec: BundleSpec) -> Iterable[str]:
         "classes and categories balanced:"
     )
     rows = [
-        [f"`{name}`", *(f"{tried[key]:g}" for key in ("auroc", "viral", "non_viral"))]
-        for name, tried in spec.training["roll_ups"].items()
+        [f"`{name}`", *(f"{tried[key]:.3f}" for key in ("auroc", "viral", "non_viral", "right", "wrong"))]
+        for name, tried in facts["roll_ups"].items()
     ]
-    yield _table(["roll-up", "AUROC", "viral from", "non-viral to"], rows)
+    yield _table(["roll-up", "AUROC", "viral from", "non-viral to", "right verdicts", "wrong verdicts"], rows)
 
 
 def _figures(part: Mapping[str, Any]) -> Iterable[str]:
     sections = {name: part[name] for name in _SECTIONS if name in part}
-    yield _table(
-        ["", *(_SECTIONS[name] for name in sections)],
-        [["n", *(f"{figures['n']:,}" for figures in sections.values())]]
-        + [[rate.replace("_", " "), *(_value(figures, rate) for figures in sections.values())] for rate in _RATES],
+    titles = [_SECTIONS[name] for name in sections]
+    rows = [["n", *(f"{figures['n']:,}" for figures in sections.values())]]
+    rows.append(["coverage", *(_number(figures["coverage"]) for figures in sections.values())])
+    rows += [[rate.replace("_", " "), *(_value(figures, rate) for figures in sections.values())] for rate in _RATES]
+    if all("floor" in figures for figures in sections.values()):
+        rows += [
+            [f"{rate.replace('_', ' ')} of the 6-mer floor", *(_number(s["floor"][rate]) for s in sections.values())]
+            for rate in ("auroc", "accuracy", "balanced_accuracy")
+        ]
+    yield _table(["", *titles], rows)
+    yield "Share of right calls at a score of 0.5, by category (95 % interval; number):"
+    categories = sorted({name for figures in sections.values() for name in figures["by_category"]})
+    rows = [[name, *(_share(figures["by_category"].get(name)) for figures in sections.values())] for name in categories]
+    yield _table(["category", *titles], rows)
+    calls = part["sequences"]["verdicts"]
+    yield (
+        f"Verdicts: {_number(calls['called'])} of the sequences are called viral or non-viral, {_number(calls['right'])} "
+        "of these calls are right. By category:"
     )
-    kinds = sorted({kind for figures in sections.values() for kind in figures["by_category"]})
-    yield "Share of right calls at a score of 0.5, by category (number in parentheses):"
-    rows = [[kind, *(_share(figures["by_category"].get(kind)) for figures in sections.values())] for kind in kinds]
-    yield _table(["category", *(_SECTIONS[name] for name in sections)], rows)
+    names = ["viral", "uncertain", "non-viral", "no open frame"]
+    rows = [[name, *(f"{counts[v]:,}" for v in names)] for name, counts in calls["by_category"].items()]
+    yield _table(["category", *names], rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _value(figures: Mapping[str, Any], rate: str) -> str:
-    if figures.get(rate) is None:
-        return "-"
-    interval = (figures.get("intervals") or {}).get(rate)
-    return f"{figures[rate]:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
+    interval = figures["intervals"][rate]
+    return _number(figures[rate]) + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
 
 
 def _share(figures: Mapping[str, Any] | None) -> str:
-    return f"{figures['accuracy']:.3f} ({figures['n']:,})" if figures and figures["n"] else "-"
+    return f"{_value(figures, 'accuracy')}; {figures['n']:,}" if figures and figures["n"] else "-"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

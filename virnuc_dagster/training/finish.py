@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -97,24 +96,30 @@ def sequence_scores(windows: Sequence[Sequence[WindowScore]], roll_up: str) -> N
 
 def choose_roll_up(
     records: Sequence[Record], windows: Sequence[Sequence[WindowScore]]
-) -> tuple[str, dict[str, Any], dict[str, float]]:
-    """Choose the roll-up by its balanced area under the ROC curve, and thresholds for it.
+) -> tuple[str, dict[str, dict[str, float]], dict[str, float]]:
+    """Choose the roll-up with which most sequences get the right verdict, at thresholds chosen for it.
 
     Returns:
-        Name, figures of all that were tried, thresholds.
+        Name, figures of all that were tried, thresholds. Figures are weighted so that classes and categories balance:
+        `auroc`, both thresholds, and of the sequences the share with a `right` and with a `wrong` verdict (the rest
+        is uncertain).
     """
     from sklearn.metrics import roc_auc_score
 
-    truth = np.array([r.is_virus for r in records])
+    is_virus = np.array([record.is_virus for record in records])
     weight = balanced_weights(records, np.arange(len(records)))
     tried = {}
     for name in ROLL_UPS:
         score = sequence_scores(windows, name)
         known = ~np.isnan(score)
+        limits = choose_thresholds(score[known], is_virus[known], weight[known])
+        viral, non_viral = score >= limits["viral"], score <= limits["non_viral"]
         tried[name] = {
-            "auroc": round(float(roc_auc_score(truth[known], score[known], sample_weight=weight[known])), 4),
-            **choose_thresholds(score[known], truth[known], weight[known]),
+            "auroc": float(roc_auc_score(is_virus[known], score[known], sample_weight=weight[known])),
+            **limits,
+            "right": float(np.average(np.where(is_virus, viral, non_viral), weights=weight)),
+            "wrong": float(np.average(np.where(is_virus, non_viral, viral), weights=weight)),
         }
-    best = max(tried, key=lambda name: tried[name]["auroc"])
+    best = max(tried, key=lambda name: tried[name]["right"])
     chosen = {name: tried[best][name] for name in ("viral", "non_viral")}
     return best, tried, {**chosen, "scored_share": SCORED_SHARE}

@@ -21,7 +21,7 @@ from virnuc_dagster.training.finish import Part, choose_roll_up, fit_on
 from virnuc_dagster.training.frames import frames_of
 from virnuc_dagster.training.head import join_heads, log_odds, stack, train_head
 from virnuc_dagster.training.loop import member_vectors
-from virnuc_dagster.training.measures import measure_part
+from virnuc_dagster.training.measures import floor_of, measure_part
 from virnuc_dagster.training.networks import Member
 from virnuc_dagster.training.networks import Part as Encoder
 from virnuc_dagster.training.records import Record
@@ -134,7 +134,6 @@ def _finish(
     windows = dev.windows(head, fallback, window_length)
     roll_up, tried, thresholds = choose_roll_up(data.dev, windows)
     facts = {
-        "seed": facts["options"]["seed"],
         "data": data.counts(),
         **facts,
         "roll_ups": tried,
@@ -143,11 +142,13 @@ def _finish(
     if data.val:
         windows = part(data.val).windows(head, fallback, window_length)
         facts["val"] = measure_part(data.val, windows, roll_up, thresholds)
+        for name, floor in floor_of(data, window_length).items():
+            facts["val"][name]["floor"] = floor
     result = Result(wanted.description, window_length, head, fallback, thresholds, roll_up, facts)
 
     def write(folder: Path) -> dict[str, Any]:
         spec = write_parts(folder, wanted.output.name, encoders, result)
-        write_documents(folder, spec, data, wanted.notes)
+        write_documents(folder, spec, facts, data, wanted.notes)
         return spec
 
     return make_bundle(wanted.output, write)

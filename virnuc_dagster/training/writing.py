@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from virnuc_dagster.training.data import Data
 from virnuc_dagster.training.networks import Member, Part
 from virnuc_dagster.training.tokens import codon_tokenizer
 
-KMER = 6
+_TOTALS = ("n", "coverage", "accuracy", "balanced_accuracy", "auroc")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def write_parts(folder: Path, name: str, encoders: dict[Part, Member] | Bundle, 
             "weights": file_ref(head),
         },
         "fallback": {"kmer": result.fallback.kmer, "weights": file_ref(fallback)},
-        "training": result.facts,
+        "training": summary_of(result.facts),
     }
 
 
@@ -109,11 +110,22 @@ def copied(folder: Path, bundle: Bundle) -> dict[str, Any]:
     return {"dnabert_s": spec.dnabert_s.model_dump(), "esm2": spec.esm2.model_dump()}
 
 
-def write_documents(folder: Path, spec: dict[str, Any], data: Data, notes: str) -> None:
-    """Write what is for people: model card, training curves, and the part of every record."""
-    card = model_card(BundleSpec.model_validate(spec), notes)
+def summary_of(facts: dict[str, Any]) -> dict[str, Any]:
+    """What `bundle.json` repeats of `training.json`: options, and the totals of each part."""
+    totals = {
+        part: {name: {key: figures[key] for key in _TOTALS} for name, figures in facts[part].items()}
+        for part in ("dev", "val")
+        if part in facts
+    }
+    return {"options": facts["options"], **({"encoders": facts["encoders"]} if "encoders" in facts else {}), **totals}
+
+
+def write_documents(folder: Path, spec: dict[str, Any], facts: dict[str, Any], data: Data, notes: str) -> None:
+    """Write all figures, and what is for people: model card, training curves, and the part of every record."""
+    (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    card = model_card(BundleSpec.model_validate(spec), facts, notes)
     (folder / "model-card.md").write_text(card, encoding="utf-8")
-    (folder / "curves.svg").write_text(curves_svg(spec["training"]["curves"]), encoding="utf-8")
+    (folder / "curves.svg").write_text(curves_svg(facts["curves"]), encoding="utf-8")
     rows = (
         f"{record.id}\t{'virus' if record.is_virus else 'other'}\t{record.category}\t{record.group}\t{name}\n"
         for name, part in data.parts().items()
