@@ -149,7 +149,8 @@ def test_a_killed_training_ends_with_the_same_bundle(tmp_path):
     state = killed.parent / ".bundle.training" / "dnabert_s.pt"
     deadline = time.monotonic() + 60
     while not state.exists():
-        assert process.poll() is None and time.monotonic() < deadline, "it was to be killed before its end"
+        assert process.poll() is None, "it was to be killed before its end"
+        assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -80,8 +80,8 @@ def _figures(part: Mapping[str, Any]) -> Iterable[str]:
     yield _table(["category", *titles], rows)
     calls = part["sequences"]["verdicts"]
     yield (
-        f"Verdicts: {_number(calls['called'])} of the sequences are called viral or non-viral, {_number(calls['right'])} "
-        "of these calls are right. By category:"
+        f"Verdicts: {_number(calls['called'])} of the sequences are called viral or non-viral, "
+        f"{_number(calls['right'])} of these calls are right. By category:"
     )
     names = ["viral", "uncertain", "non-viral", "no open frame"]
     rows = [[name, *(f"{counts[v]:,}" for v in names)] for name, counts in calls["by_category"].items()]

@@ -120,6 +120,6 @@ def choose_roll_up(
             "right": float(np.average(np.where(is_virus, viral, non_viral), weights=weight)),
             "wrong": float(np.average(np.where(is_virus, non_viral, viral), weights=weight)),
         }
-    best = max(tried, key=lambda name: tried[name]["right"])
+    best = max(tried, key=lambda name: (tried[name]["right"], tried[name]["auroc"]))
     chosen = {name: tried[best][name] for name in ("viral", "non_viral")}
     return best, tried, {**chosen, "scored_share": SCORED_SHARE}

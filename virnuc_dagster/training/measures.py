@@ -51,7 +51,15 @@ def measure_part(
         for name in _POINTS:
             del figures[name]
     called = [
-        score_sequence(r.id, len(r.sequence), mine, roll_up=roll_up, **thresholds).verdict.value
+        score_sequence(
+            r.id,
+            len(r.sequence),
+            mine,
+            viral=thresholds["viral"],
+            non_viral=thresholds["non_viral"],
+            scored_share=thresholds["scored_share"],
+            roll_up=roll_up,
+        ).verdict.value
         for r, mine in zip(records, windows, strict=True)
     ]
     found["sequences"]["verdicts"] = verdicts(of_sequences, called)

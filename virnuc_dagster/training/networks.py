@@ -131,7 +131,7 @@ def _initialise(encoder: nn.Module) -> None:
 
 
 class PairEmbedding(nn.Module):
-    """Embedding of a pair of codons: first + second + a part of its own, so that rare pairs learn from frequent ones."""
+    """Embedding of a pair of codons: first + second + a part of its own; rare pairs learn from frequent ones."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
