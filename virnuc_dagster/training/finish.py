@@ -19,6 +19,8 @@ from virnuc_dagster.training.records import Record
 from virnuc_dagster.training.scoring import fill_in, windows_of
 from virnuc_dagster.training.thresholds import choose_thresholds
 
+STRENGTHS = (0.1, 0.3, 1.0)
+"""Regularisations of the fallback that are tried."""
 SCORED_SHARE = 0.1
 """Least share of scored windows for a verdict; the fallback scores nearly all of them."""
 
@@ -58,28 +60,31 @@ def window_texts(records: Sequence[Record], window_length: int) -> tuple[list[by
 
 
 def fit_on(fit: Sequence[Record], dev: Part, head: Head, window_length: int) -> FallbackModel:
-    """Fit the fallback on all windows of `fit`, and calibrate it on those of `dev` without an open frame."""
+    """Fit the fallback on all windows of `fit`; calibrate it, and choose its strength, on `dev`'s without a frame."""
+    from sklearn.metrics import roc_auc_score
+
     texts, record = window_texts(fit, window_length)
-    truth = np.array([r.is_virus for r in fit])[record]
-    empty = [
-        (record_index, dev.records[record_index].sequence[window.start : window.end])
-        for record_index, windows in enumerate(dev.windows(head, None, window_length))
-        for window in windows
-        if window.source is Source.NONE
-    ]
-    # Weights of all windows of dev, so that a class counts here by its share of windows without a frame.
-    all_record = window_texts(dev.records, window_length)[1]
-    weights = dict(zip(all_record.tolist(), balanced_weights(dev.records, all_record).tolist(), strict=True))
-    return fit_fallback(
-        texts,
-        truth,
-        balanced_weights(fit, record) * len(record),
-        calibration=LabelledWindows(
-            [text for _, text in empty],
-            [dev.records[index].is_virus for index, _ in empty],
-            np.array([weights[index] for index, _ in empty]) * len(all_record),
-        ),
-    )
+    is_virus = np.array([r.is_virus for r in fit])[record]
+    weight = balanced_weights(fit, record) * len(record)
+    without = _without_frame(dev, head, window_length)
+    tried = [fit_fallback(texts, is_virus, weight, strength=strength, calibration=without) for strength in STRENGTHS]
+
+    def area(model: FallbackModel) -> float:
+        score = np.nan_to_num(model.score(without.windows), nan=0.5)
+        return float(roc_auc_score(without.is_virus, score, sample_weight=without.sample_weight))
+
+    return max(tried, key=area)
+
+
+def _without_frame(dev: Part, head: Head, window_length: int) -> LabelledWindows:
+    """Windows without a frame; weights are those that balance all windows, so that having none counts as it should."""
+    windows = dev.windows(head, None, window_length)
+    of_all = np.repeat(np.arange(len(windows)), [len(mine) for mine in windows])
+    weight = balanced_weights(dev.records, of_all) * len(of_all)
+    empty = np.flatnonzero([window.source is Source.NONE for mine in windows for window in mine])
+    texts = window_texts(dev.records, window_length)[0]
+    truth = np.array([record.is_virus for record in dev.records])[of_all]
+    return LabelledWindows([texts[i] for i in empty], truth[empty], weight[empty])
 
 
 def sequence_scores(windows: Sequence[Sequence[WindowScore]], roll_up: str) -> NDArray[np.float64]:
