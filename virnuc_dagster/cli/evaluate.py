@@ -77,13 +77,14 @@ def evaluate(
     with interruptible():
         with _results(call, fasta, split, [records[name] for name in records if name in chosen], output) as folder:
             windows, sequences = read_results(folder)
-        found |= figures(windows, sequences, chosen, replicates=REPLICATES)
+        spec = open_bundle(settings.bundle).spec
+        found |= figures(windows, sequences, chosen, roll_up=spec.roll_up, replicates=REPLICATES)
         if training:
             train, test = (
                 [(record.sequence, part[name]) for name, record in records.items() if name in part]
                 for part in (training, chosen)
             )
-            floor = floor_figures(train, test, open_bundle(settings.bundle).spec.window_length)
+            floor = floor_figures(train, test, spec.window_length)
             for name in _SECTIONS:
                 found[name]["floor"] = floor[name]
     text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -130,6 +131,7 @@ def _print(found: dict[str, Any]) -> None:
             rows.append(("  mean of categories", "", "", *(_number(entry["macro"].get(key)) for key in _SHOWN)))
         if floor := entry.get("floor"):
             rows.append(("  6-mer floor", *_cells(floor)))
+    rows.append(("  without fallback", *_cells(found["sequences_without_fallback"])))
     _print_table(rows)
     for section in ("all_windows", "sequences"):
         rows = [(section.replace("_", " "), "n", "coverage", "accuracy", "95 % interval")]

@@ -59,7 +59,7 @@ def categories_svg(found: Mapping[str, Any]) -> str:
             parts.append(_bar(category, entry, top, colour))
             top += _ROW
         top += 12
-    return _svg(_NAMES + _SIDE + 150, top, parts)
+    return _svg(_NAMES + _SIDE + 220, top, parts)
 
 
 def _bar(category: str, entry: Mapping[str, Any], top: int, colour: str) -> str:
@@ -104,7 +104,7 @@ def _square(
         if dots:
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in placed]
         parts.append(_text(_LEFT, _TOP + _SIDE + 56 + 18 * number, legend, colour=colour))
-    return _svg(_LEFT + _SIDE + 40, _TOP + _SIDE + 62 + 18 * len(curves), parts)
+    return _svg(_LEFT + _SIDE + 60, _TOP + _SIDE + 62 + 18 * len(curves), parts)
 
 
 def _area(entry: Mapping[str, Any]) -> str:

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from virnuc_dagster.classify.consensus import Source
 from virnuc_dagster.classify.evaluation import Rows, section, verdicts
 from virnuc_dagster.classify.floor import cut, floor_scores
 from virnuc_dagster.classify.metrics import measure
+from virnuc_dagster.classify.roll_up import ROLL_UPS
 from virnuc_dagster.report import paths, tables
 from virnuc_dagster.sequences.labels import Label
 
+Floats = NDArray[np.float64]
 Table = dict[str, list[str]]
 Labelled = Sequence[tuple[bytes, Label]]
 
@@ -30,11 +33,11 @@ def read_results(folder: Path) -> tuple[Table, Table]:
     return read_table(folder / paths.WINDOWS), read_table(folder / paths.SEQUENCES)
 
 
-def _numbers(column: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _numbers(column: Sequence[str]) -> Floats:
     return np.array([np.nan if text == tables.MISSING else float(text) for text in column], dtype=np.float64)
 
 
-def _rows(score: np.ndarray[Any, np.dtype[np.float64]], ids: Sequence[str], labels: Mapping[str, Label]) -> Rows:
+def _rows(score: Floats, ids: Sequence[str], labels: Mapping[str, Label]) -> Rows:
     of = [labels[name] for name in ids]
     return Rows(
         score,
@@ -44,24 +47,30 @@ def _rows(score: np.ndarray[Any, np.dtype[np.float64]], ids: Sequence[str], labe
     )
 
 
-def figures(windows: Table, sequences: Table, labels: Mapping[str, Label], *, replicates: int) -> dict[str, Any]:
+def figures(
+    windows: Table, sequences: Table, labels: Mapping[str, Label], *, roll_up: str, replicates: int
+) -> dict[str, Any]:
     """All figures of a report whose sequences are labelled.
 
     Args:
         windows: `windows.tsv`.
         sequences: `sequences.tsv`.
         labels: Label of each sequence id.
+        roll_up: The bundle's, to roll up the windows with open frames alone.
         replicates: Of the group bootstrap.
 
     Returns:
-        `open_windows`, `no_frame_windows`, `all_windows` and `sequences`, each as `classify.evaluation.section` makes
-        it; that of the sequences with `verdicts`.
+        `open_windows`, `no_frame_windows`, `all_windows`, `sequences`, and `sequences_without_fallback`, which tells
+        what the fallback is worth; each as `classify.evaluation.section` makes it, `sequences` with `verdicts`.
     """
     virus, others = _numbers(windows["score_virus"]), _numbers(windows["score_others"])
     of_windows = _rows(virus / (virus + others), windows["sequence_id"], labels)
     is_open = np.array(windows["source"], dtype=np.str_) == Source.FRAME.value
     of_sequences = _rows(_numbers(sequences["score"]), sequences["sequence_id"], labels)
+    frames_only = _rolled_up(of_windows.score[is_open], np.array(windows["sequence_id"])[is_open].tolist(), roll_up)
+    alone = np.array([frames_only.get(name, np.nan) for name in sequences["sequence_id"]], dtype=np.float64)
     parts = {
+        "sequences_without_fallback": (_rows(alone, sequences["sequence_id"], labels), of_sequences),
         "open_windows": (of_windows.where(is_open), of_windows),
         "no_frame_windows": (of_windows.where(~is_open), of_windows),
         "all_windows": (of_windows, of_windows),
@@ -70,6 +79,14 @@ def figures(windows: Table, sequences: Table, labels: Mapping[str, Label], *, re
     found = {name: section(rows, everything, replicates=replicates) for name, (rows, everything) in parts.items()}
     found["sequences"]["verdicts"] = verdicts(of_sequences, sequences["verdict"])
     return found
+
+
+def _rolled_up(score: Floats, ids: Sequence[str], roll_up: str) -> dict[str, float]:
+    """Sequence scores of windows that all have open frames."""
+    of: dict[str, list[float]] = {}
+    for name, value in zip(ids, score.tolist(), strict=True):
+        of.setdefault(name, []).append(value)
+    return {name: ROLL_UPS[roll_up](scores, [True] * len(scores)) for name, scores in of.items()}
 
 
 def floor_figures(train: Labelled, test: Labelled, window_length: int) -> dict[str, Any]:
@@ -94,8 +111,6 @@ def floor_figures(train: Labelled, test: Labelled, window_length: int) -> dict[s
     return {name: _floor(*part) for name, part in parts.items()}
 
 
-def _floor(
-    score: np.ndarray[Any, np.dtype[np.float64]], truth: np.ndarray[Any, np.dtype[np.bool_]], total: int
-) -> dict[str, Any]:
+def _floor(score: Floats, truth: NDArray[np.bool_], total: int) -> dict[str, Any]:
     known = ~np.isnan(score)
     return measure(score[known], truth[known]) | {"coverage": float(known.sum() / total) if total else None}
