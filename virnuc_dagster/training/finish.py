@@ -19,8 +19,6 @@ from virnuc_dagster.training.records import Record
 from virnuc_dagster.training.scoring import fill_in, windows_of
 from virnuc_dagster.training.thresholds import choose_thresholds
 
-STRENGTHS = (0.1, 0.3, 1.0)
-"""Regularisations of the fallback that are tried."""
 SCORED_SHARE = 0.1
 """Least share of scored windows for a verdict; the fallback scores nearly all of them."""
 
@@ -60,20 +58,11 @@ def window_texts(records: Sequence[Record], window_length: int) -> tuple[list[by
 
 
 def fit_on(fit: Sequence[Record], dev: Part, head: Head, window_length: int) -> FallbackModel:
-    """Fit the fallback on all windows of `fit`; calibrate it, and choose its strength, on `dev`'s without a frame."""
-    from sklearn.metrics import roc_auc_score
-
+    """Fit the fallback on all windows of `fit`, and calibrate it on those of `dev` without an open frame."""
     texts, record = window_texts(fit, window_length)
     is_virus = np.array([r.is_virus for r in fit])[record]
     weight = balanced_weights(fit, record) * len(record)
-    without = _without_frame(dev, head, window_length)
-    tried = [fit_fallback(texts, is_virus, weight, strength=strength, calibration=without) for strength in STRENGTHS]
-
-    def area(model: FallbackModel) -> float:
-        score = np.nan_to_num(model.score(without.windows), nan=0.5)
-        return float(roc_auc_score(without.is_virus, score, sample_weight=without.sample_weight))
-
-    return max(tried, key=area)
+    return fit_fallback(texts, is_virus, weight, calibration=_without_frame(dev, head, window_length))
 
 
 def _without_frame(dev: Part, head: Head, window_length: int) -> LabelledWindows:
