@@ -49,5 +49,5 @@ def write(folder: Path, found: list[Record]) -> tuple[Path, Path]:
 
 def tiny_options(steps: int = 60, seed: int = 1) -> EncoderOptions:
     """Networks of a few hundred weights."""
-    recipe = Recipe(Size(8, 1, 2, 8, 4), steps=steps, batch=8, crop=16, evaluate_every=20)
+    recipe = Recipe(Size(8, 1, 2, 8, 4), steps=steps, batch=8, crop=16, average=0.8, evaluate_every=20)
     return EncoderOptions(seed, shifts=(0,), widths=(), recipes={"dnabert_s": recipe, "esm2": recipe})
