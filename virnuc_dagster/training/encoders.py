@@ -84,14 +84,15 @@ def train_encoders(data: Data, options: EncoderOptions, states: Path, progress: 
     fit = frames_of(data.fit, options.window_length, options.shifts, options.widths)
     dev = frames_of(data.dev, options.window_length)
     kinds = np.unique([record.kind for record in data.fit], return_inverse=True)[1][fit.record].astype(np.int64)
-    name = fingerprint(data, options)
     states.mkdir(parents=True, exist_ok=True)
     trainings: dict[Part, Training] = {}
     for part in PARTS:
-        task = Task(part, options.recipes[part], options.seed, fit, kinds, dev, name, states / f"{part}.pt")
+        recipe = options.recipes[part]
+        name = fingerprint(data, replace(options, recipes={part: recipe}))
+        task = Task(part, recipe, options.seed, fit, kinds, dev, name, states / f"{part}.pt")
         trainings[part] = Training(task)
         trainings[part].restore()
-        progress.start(f"train_{part}", 0, task.recipe.steps)
+        progress.start(f"train_{part}", 0, recipe.steps)
     members = _side_by_side(trainings, progress)
     factors, head = _common_head(members, dev)
     return Trained(members, head, {part: training.curve for part, training in trainings.items()}, factors)

@@ -19,6 +19,8 @@ from virnuc_dagster.training.records import Record
 from virnuc_dagster.training.scoring import fill_in, windows_of
 from virnuc_dagster.training.thresholds import choose_thresholds
 
+GROW_WITH_LENGTH = {"max", "evidence"}
+"""Roll-ups that are surer the more windows there are, whatever they say."""
 SCORED_SHARE = 0.1
 """Least share of scored windows for a verdict; the fallback scores nearly all of them."""
 
@@ -89,9 +91,12 @@ def sequence_scores(windows: Sequence[Sequence[WindowScore]], roll_up: str) -> N
 
 
 def choose_roll_up(
-    records: Sequence[Record], windows: Sequence[Sequence[WindowScore]]
+    records: Sequence[Record], windows: Sequence[list[WindowScore]]
 ) -> tuple[str, dict[str, dict[str, float]], dict[str, float]]:
     """Choose the roll-up with which most sequences get the right verdict, at thresholds chosen for it.
+
+    A contig may be far longer than the records: all windows of a group count as one more sequence, and roll-ups whose
+    scale grows with the number of windows are measured but not chosen: their thresholds hold for one length.
 
     Returns:
         Name, figures of all that were tried, thresholds. Figures are weighted so that classes and categories balance:
@@ -100,6 +105,11 @@ def choose_roll_up(
     """
     from sklearn.metrics import roc_auc_score
 
+    genomes: dict[tuple[str, str], tuple[Record, list[WindowScore]]] = {}
+    for record, mine in zip(records, windows, strict=True):
+        genomes.setdefault((record.kind, record.group), (record, []))[1].extend(mine)
+    records = [*records, *(record for record, _ in genomes.values())]
+    windows = [*windows, *(joined for _, joined in genomes.values())]
     is_virus = np.array([record.is_virus for record in records])
     weight = balanced_weights(records, np.arange(len(records)))
     tried = {}
@@ -114,6 +124,6 @@ def choose_roll_up(
             "right": float(np.average(np.where(is_virus, viral, non_viral), weights=weight)),
             "wrong": float(np.average(np.where(is_virus, non_viral, viral), weights=weight)),
         }
-    best = max(tried, key=lambda name: (tried[name]["right"], tried[name]["auroc"]))
+    best = max(tried.keys() - GROW_WITH_LENGTH, key=lambda name: (tried[name]["right"], tried[name]["auroc"], name))
     chosen = {name: tried[best][name] for name in ("viral", "non_viral")}
     return best, tried, {**chosen, "scored_share": SCORED_SHARE}
