@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from virnuc_dagster.classify.consensus import Source, Verdict, score_sequence
-from virnuc_dagster.classify.head import predict
+from virnuc_dagster.classify.consensus import score_sequence
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.models.bundle import Bundle, open_bundle
 from virnuc_dagster.training.card import model_card
@@ -20,6 +19,19 @@ ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 LARGEST_BYTES = 8_000_000
 PARTS = ("fit", "dev", "val")
+DEMO = {
+    "NC_001416.1": "uncertain",  # phage lambda: like its host, see the notes
+    "NC_001422.1": "viral",
+    "NC_001604.1_1-12000": "viral",
+    "AY726732.1": "viral",
+    "AB027021": "viral",
+    "NC_000913.2_4200001-4230000": "non-viral",
+    "NC_001807.4": "uncertain",  # a mitochondrion: it has no open frame of its own, see the notes
+    "CE_CHROMOSOME_I_part_900001-920000": "non-viral",
+    "HG425166.1_1350001-1365000": "non-viral",
+    "NC_001422.1_1-120": "uncertain",  # 120 bases
+    "NC_000913.2_4300001-4303000_masked": "non-viral",
+}
 
 
 @pytest.fixture(scope="module")
@@ -92,26 +104,17 @@ def demo() -> list[Record]:
     return read_records(ROOT / "demo" / "demo.fasta", ROOT / "demo" / "demo.tsv")
 
 
-def test_demo_verdicts(mini):
-    """Right wherever there is a verdict; `EXPECTED` says which long records stay uncertain."""
+def test_the_verdicts_on_the_demo_are_those_the_notes_tell_of(mini):
     records = demo()
     frames = frames_of(records, 500)
     dna = embed(mini.load_dnabert_s(CPU), frames.ids, frames.nucleotide, token_budget=8192)
     protein = embed(mini.load_esm2(CPU), frames.ids, frames.protein, token_budget=8192)
-    head = mini.load_head(CPU)
-    part = Part(records, frames, dna, protein)
-    limits = mini.spec.thresholds
+    windows = Part(records, frames, dna, protein).windows(mini.load_head(CPU), mini.load_fallback(), 500)
+    limits = mini.spec.thresholds.model_dump()
 
     verdicts = {
-        record.id: score_sequence(
-            record.id, len(record.sequence), windows, roll_up=mini.spec.roll_up, **limits.model_dump()
-        ).verdict
-        for record, windows in zip(records, part.windows(head, mini.load_fallback(), 500), strict=True)
+        record.id: score_sequence(record.id, len(record.sequence), mine, roll_up=mini.spec.roll_up, **limits).verdict
+        for record, mine in zip(records, windows, strict=True)
     }
 
-    assert {name: verdict.value for name, verdict in verdicts.items()} == EXPECTED
-    assert predict(head, dna, protein).shape == (len(frames), 2)
-    assert Source.FALLBACK and Verdict.VIRAL
-
-
-EXPECTED: dict[str, str] = {}
+    assert {name: verdict.value for name, verdict in verdicts.items()} == DEMO
