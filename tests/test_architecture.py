@@ -23,7 +23,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("part", [*SCIENCE, "stages"])
+@pytest.mark.parametrize("part", [*SCIENCE, "stages", "training"])
 def test_dagster_is_not_imported(part):
     for path in (PACKAGE / part).rglob("*.py"):
         assert not {name for name in imports(path) if name.split(".")[0] == "dagster"}, path

@@ -78,6 +78,24 @@ class Runner:
         done.run_ids["report"] = self._run([batch_report], {PARTITION_NAME_TAG: batch})
         return done
 
+    def embed_batch(self, batch: str) -> list[str]:
+        """Bring a batch to its embeddings, without predictions or report.
+
+        Returns:
+            Keys of its shards, in order; none for a batch without open frames.
+
+        Raises:
+            NoSpaceError: The results would not fit; no shard was computed.
+            ShardsFailedError: Some shards failed; the others are committed.
+        """
+        clear_dead_runs(self.instance, self.note)
+        keys = self.cut_batch(batch)
+        if keys:
+            check_space(self.store, self.stages, keys, self.note)
+            self._wait_for_slot()
+            self._run([dnabert_s_embeddings, esm2_embeddings], self._range_tags(keys))
+        return keys
+
     def cut_batch(self, batch: str, done: BatchRun | None = None) -> list[str]:
         """Register a batch whose sequences are stored, cut it into frames, and return the keys of its shards."""
         if not self.instance.has_dynamic_partition(str(batches.name), batch):

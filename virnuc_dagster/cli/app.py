@@ -17,6 +17,7 @@ from virnuc_dagster.cli.evaluate import evaluate
 from virnuc_dagster.cli.models import models
 from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
+from virnuc_dagster.cli.train import train
 from virnuc_dagster.cli.up import up
 from virnuc_dagster.errors import VirnucError
 
@@ -37,7 +38,7 @@ def virnuc() -> None:
     """Find the viral sequences in a batch (VirNucPro on Dagster)."""
 
 
-for command in (predict, up, batches, checkpoints, models, evaluate, doctor):
+for command in (predict, up, batches, checkpoints, models, train, evaluate, doctor):
     virnuc.add_command(command)
 
 

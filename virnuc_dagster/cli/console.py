@@ -15,8 +15,16 @@ _TITLES = {
     "dnabert_s_embeddings": "DNABERT-S embeddings",
     "esm2_embeddings": "ESM-2 embeddings",
     "predictions": "predictions",
+    "train_dnabert_s": "training DNABERT-S",
+    "train_esm2": "training ESM-2",
+    "train_head": "training the head",
 }
-_UNITS = {"sequence_batch": "sequences"}
+_UNITS = {
+    "sequence_batch": "sequences",
+    "train_dnabert_s": "steps",
+    "train_esm2": "steps",
+    "train_head": "epochs",
+}
 
 
 @dataclass

@@ -5,11 +5,8 @@ The bundle appears under its name only when it is whole and has been loaded agai
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +14,21 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from virnuc_dagster.classify.head import Head, predict
+from virnuc_dagster.classify.head import Head
 from virnuc_dagster.embedding.dnabert_s import DnabertSConfig, DnabertSModel
 from virnuc_dagster.embedding.esm2 import Esm2Config, Esm2Model
 from virnuc_dagster.errors import BundleError
-from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, open_bundle
+from virnuc_dagster.models.bundle import Bundle
 from virnuc_dagster.models.hub import fetch
+from virnuc_dagster.models.making import file_ref, load_all, make_bundle
 from virnuc_dagster.models.published import read_encoder_folder, read_fair_esm, read_head
+from virnuc_dagster.models.spec import FORMAT_VERSION
 
 DEFAULT_THRESHOLDS = {"viral": 0.6, "non_viral": 0.4, "scored_share": 0.1}
 """Sequence verdicts of imported bundles; symmetric about the head's own decision, not calibrated on any data."""
 
-_GOLDEN_NUCLEOTIDE = "ATGAAACGTCTGGGTACCGAAGCTATTCGTGACCTGAAAGCAGTTCACTGGTCTAACGATCCGTTCATGTGCCAGTATAAAGGCA"
-_GOLDEN_PROTEIN = "MKRLGTEAIRDLKAVHWSNDPFMCQYKGLLEAVRKHT"
+DEFAULT_ROLL_UP = "mean"
+"""Roll-up of imported bundles; chosen on no data."""
 
 
 @dataclass(frozen=True)
@@ -57,34 +56,23 @@ def import_bundle(sources: Sources, *, window_length: int, output: Path) -> tupl
     Raises:
         BundleError: A part is missing, damaged, dangerous, or does not fit the architecture or the other parts.
     """
-    if output.exists():
-        raise BundleError(f"{output} exists", hint="choose another --output, or remove it", path=str(output))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        spec = {
+
+    def write_parts(folder: Path) -> dict[str, Any]:
+        return {
             "format": "virnuc-bundle",
-            "version": "1.0",
+            "version": FORMAT_VERSION,
             "name": output.name,
             "description": "Imported from published weights; thresholds are defaults, not calibrated.",
             "licence": "see the owners of the weights",
             "window_length": window_length,
             "thresholds": DEFAULT_THRESHOLDS,
-            "dnabert_s": _dnabert_s(sources, partial),
-            "esm2": _esm2(sources, partial),
-            "head": _head(sources.head, partial),
+            "roll_up": DEFAULT_ROLL_UP,
+            "dnabert_s": _dnabert_s(sources, folder),
+            "esm2": _esm2(sources, folder),
+            "head": _head(sources.head, folder),
         }
-        _write_spec(partial, spec)
-        spec["golden"] = _golden(open_bundle(str(partial)))
-        _write_spec(partial, spec)
-        _load_all(open_bundle(str(partial)))
-        partial.chmod(0o755)
-        partial.replace(output)
-    except OSError as error:
-        raise BundleError(f"cannot write {output}: {error.strerror}", path=str(output)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return open_bundle(str(output)), _warnings(sources.head, window_length)
+
+    return make_bundle(output, write_parts), _warnings(sources.head, window_length)
 
 
 def check_loads(bundle: Bundle) -> None:
@@ -94,15 +82,7 @@ def check_loads(bundle: Bundle) -> None:
         BundleError: Something is not as recorded.
     """
     bundle.verify()
-    _load_all(bundle)
-
-
-def _load_all(bundle: Bundle) -> None:
-    cpu = torch.device("cpu")
-    bundle.load_dnabert_s(cpu)
-    bundle.load_esm2(cpu)
-    bundle.load_head(cpu)
-    bundle.load_fallback()
+    load_all(bundle)
 
 
 def _dnabert_s(sources: Sources, folder: Path) -> dict[str, Any]:
@@ -116,7 +96,7 @@ def _dnabert_s(sources: Sources, folder: Path) -> dict[str, Any]:
         model = DnabertSModel(_config(DnabertSConfig, config, path))
     model.load_published(state)
     entry = _encoder(sources.dnabert_s, revision, config, model, folder / "dnabert_s.safetensors")
-    return entry | {"tokenizer": _file(folder / "tokenizer.json")}
+    return entry | {"tokenizer": file_ref(folder / "tokenizer.json")}
 
 
 def _esm2(sources: Sources, folder: Path) -> dict[str, Any]:
@@ -141,7 +121,7 @@ def _encoder(
     save_file(model.published_state(), path)
     name = Path(source).name if Path(source).exists() else source
     width = model.word_embeddings.embedding_dim
-    return {"id": name, "revision": revision, "dim": width, "config": config, "weights": _file(path)}
+    return {"id": name, "revision": revision, "dim": width, "config": config, "weights": file_ref(path)}
 
 
 def _head(source: Path, folder: Path) -> dict[str, Any]:
@@ -154,33 +134,7 @@ def _head(source: Path, folder: Path) -> dict[str, Any]:
         raise BundleError(f"{source} is no head of this method: {error}", hint="give 300_model.pth or alike") from error
     path = folder / "head.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, path)
-    return {"features": features, "hidden": hidden, "weights": _file(path)}
-
-
-def _golden(bundle: Bundle) -> dict[str, Any]:
-    """What the bundle makes of one fixed frame."""
-    from virnuc_dagster.embedding.runner import embed
-
-    cpu = torch.device("cpu")
-    dna = embed(bundle.load_dnabert_s(cpu), ["golden"], [_GOLDEN_NUCLEOTIDE], token_budget=1)
-    protein = embed(bundle.load_esm2(cpu), ["golden"], [_GOLDEN_PROTEIN], token_budget=1)
-    score = predict(bundle.load_head(cpu), dna, protein)
-    return {
-        "nucleotide": _GOLDEN_NUCLEOTIDE,
-        "protein": _GOLDEN_PROTEIN,
-        "dnabert_s": dna[0].tolist(),
-        "esm2": protein[0].tolist(),
-        "score": score[0].tolist(),
-    }
-
-
-def _file(path: Path) -> dict[str, str]:
-    with path.open("rb") as file:
-        return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _write_spec(folder: Path, spec: dict[str, Any]) -> None:
-    (folder / SPEC_FILE).write_text(json.dumps(spec, indent=1) + "\n")
+    return {"features": features, "hidden": hidden, "weights": file_ref(path)}
 
 
 def _warnings(head: Path, window_length: int) -> list[str]:

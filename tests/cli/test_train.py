@@ -1,0 +1,83 @@
+"""`virnuc train` as a user calls it: a head on a bundle's encoders, in the same store as `predict`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_kit import records, write
+
+from virnuc_dagster.cli import main
+from virnuc_dagster.models.bundle import open_bundle
+from virnuc_dagster.report import paths
+
+
+def commits(home: Path) -> dict[str, str]:
+    """Commit records of all embeddings; equal text means that nothing was computed again."""
+    return {str(path): path.read_text() for path in (home / "store").glob("*_embeddings/*/*.done")}
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "virnuc_dagster", *map(str, arguments)], capture_output=True, text=True, timeout=240
+    )
+
+
+def test_a_head_is_trained_on_stored_embeddings_and_nothing_is_embedded_twice(tmp_path):
+    fasta, labels = write(tmp_path, records())
+    home = tmp_path / "home"
+    common = ("--encoders", "mini", "--home", home, "--steps", "20")
+
+    first = run("train", fasta, labels, "--output", tmp_path / "one", "--json", *common)
+    assert first.returncode == 0, first.stderr
+    embedded = commits(home)
+    again = run("train", fasta, labels, "--output", tmp_path / "two", "--quiet", *common)
+    assert again.returncode == 0, again.stderr
+    predicted = run("predict", fasta, "--output", tmp_path / "out", "--bundle", tmp_path / "one", "--home", home)
+    assert predicted.returncode == 0, predicted.stderr
+
+    assert len(embedded) == 2
+    assert commits(home) == embedded
+    assert json.loads((tmp_path / "out" / paths.RUN).read_text())["computed_shards"]["esm2_embeddings"] == 0
+    one, two, mini = (open_bundle(str(name)) for name in (tmp_path / "one", tmp_path / "two", "mini"))
+    assert one.spec.head.weights == two.spec.head.weights
+    assert (one.spec.dnabert_s, one.spec.esm2) == (mini.spec.dnabert_s, mini.spec.esm2)
+    assert one.spec.head.weights != mini.spec.head.weights
+    facts = json.loads(first.stdout)
+    assert facts["val"]["open_windows"]["accuracy"] > 0.7
+    assert (again.stdout, facts["encoders"]) == ("", "mini")
+
+
+def test_small_encoders_and_their_head_become_a_bundle_that_predicts(tmp_path):
+    fasta, labels = write(tmp_path, records(groups=3))
+
+    done = run("train", fasta, labels, "--output", tmp_path / "bundle", "--steps", "3", "--description", "A test.")
+    assert done.returncode == 0, done.stderr
+
+    bundle = open_bundle(str(tmp_path / "bundle"))
+    bundle.verify()
+    assert (bundle.name, bundle.spec.description) == ("bundle", "A test.")
+    assert "val all windows" in done.stdout
+    assert "step 3" in done.stderr
+    assert (tmp_path / "bundle" / "curves.svg").read_text().startswith("<svg")
+    assert "# Model card: `bundle`" in (tmp_path / "bundle" / "model-card.md").read_text()
+    parts = {line.split("\t")[4] for line in (tmp_path / "bundle" / "records.tsv").read_text().splitlines()[1:]}
+    assert parts == {"fit", "dev", "val"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "{tmp}"], "exists"),
+        (["--output", "{tmp}/new", "--encoders", "nope"], "no bundle 'nope'"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, arguments, message, capsys):
+    fasta, labels = write(tmp_path, records())
+
+    code = main(["train", str(fasta), str(labels), *(a.format(tmp=tmp_path) for a in arguments)])
+
+    assert code == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

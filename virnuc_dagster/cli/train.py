@@ -1,0 +1,129 @@
+"""`virnuc train`: from labelled genomes to a bundle."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.cli.console import ConsoleProgress
+from virnuc_dagster.cli.options import home_option
+from virnuc_dagster.cli.signals import interruptible
+from virnuc_dagster.models.bundle import open_bundle
+from virnuc_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from virnuc_dagster.models.bundle import Bundle
+    from virnuc_dagster.training.run import Vectors
+
+_SHOWN = ("accuracy", "balanced_accuracy", "auroc")
+_DESCRIPTION = "Trained by `virnuc train`; `training` says on what and how good it is."
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  virnuc train genomes.fasta.gz labels.tsv --output my-bundle                      # small encoders and their head
+  virnuc train genomes.fasta.gz labels.tsv --output my-bundle --encoders published # a head on a bundle's encoders
+  virnuc predict contigs.fasta --output results --bundle ./my-bundle
+
+LABELS.tsv has the columns id, label (virus or other), category, group, and optionally split (train or val; val is
+scored once, at the end). A group (family, species, genome) is never on two sides. Run the same command again after a
+crash: it goes on where it was, to the same bundle."""
+)
+@click.argument("fasta", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="TRAIN.fasta")
+@click.argument("labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="LABELS.tsv")
+@click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the bundle.")
+@click.option("--encoders", help="Train only a head, on the embeddings of this bundle (a packaged name or a folder).")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of weights, order, crops and masks.")
+@click.option("--steps", type=click.IntRange(1), help="Most steps of each encoder, or epochs of the head.")
+@click.option("--description", help="What the bundle says of itself.")
+@click.option(
+    "--notes",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Markdown to begin the model card with.",
+)
+@click.option("--device", help="For --encoders: auto, cpu, cuda or cuda:N [default: auto].")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="For --encoders.")
+@click.option("--quiet", is_flag=True, help="No progress, no table.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else on stderr.")
+@home_option
+def train(
+    fasta: Path,
+    labels: Path,
+    output: Path,
+    encoders: str | None,
+    seed: int,
+    steps: int | None,
+    description: str | None,
+    notes: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Make a bundle from labelled genomes: small encoders with their head, or a head for existing encoders."""
+    from virnuc_dagster.models.making import refuse_existing
+    from virnuc_dagster.training.encoders import EncoderOptions
+    from virnuc_dagster.training.records import read_records
+    from virnuc_dagster.training.run import EPOCHS, Wanted, train_all, train_head_only
+
+    settings = Settings.read(**flags)
+    refuse_existing(output)
+    wanted = Wanted(output.absolute(), description or _DESCRIPTION, notes.read_text(encoding="utf-8") if notes else "")
+    with interruptible(), ConsoleProgress(Console(stderr=True), quiet=quiet) as progress:
+        records = read_records(fasta, labels)
+        if encoders:
+            source = open_bundle(encoders)
+            vectors = _embedded(settings, fasta, source, encoders, progress)
+            bundle = train_head_only(records, source, vectors, seed, steps or EPOCHS, wanted, progress)
+        else:
+            bundle = train_all(records, EncoderOptions.of(seed, steps), wanted, progress)
+    if as_json:
+        facts = json.loads((bundle.folder / "training.json").read_text(encoding="utf-8"))
+        click.echo(json.dumps({"bundle": str(output), **facts}, indent=2))
+    elif not quiet:
+        _print_figures(bundle)
+        click.echo(f"bundle: {output}")
+    return 0
+
+
+def _embedded(settings: Settings, fasta: Path, bundle: "Bundle", name: str, progress: ConsoleProgress) -> "Vectors":
+    """Embeddings of every frame of a file, by the same assets and in the same store as those of `predict`."""
+    import torch
+
+    from virnuc_dagster.definitions import build_definitions
+    from virnuc_dagster.home import open_home
+    from virnuc_dagster.instance import open_instance
+    from virnuc_dagster.runs import Runner
+    from virnuc_dagster.stages.batch import add_sequences
+    from virnuc_dagster.stages.keys import shard_checkpoint
+    from virnuc_dagster.stages.shards import DNABERT_S, ESM2, ComputeOptions, EmbeddingStage
+
+    open_home(settings.home)
+    store = LocalStore(settings.store)
+    batch, _ = add_sequences(
+        store, fasta, fasta.name, window_length=bundle.spec.window_length, shard_size=settings.shard_size
+    )
+    progress.note(f"{fasta.name}: batch {batch}")
+    settings = settings.model_copy(update={"bundle": name})
+    definitions = build_definitions(settings=settings, resources={"progress": progress})
+    options = ComputeOptions(precision=settings.precision)
+    stages = [EmbeddingStage(stage, store, bundle, options) for stage in (DNABERT_S, ESM2)]
+    with open_instance(settings) as instance:
+        shards = Runner(definitions, instance, store, stages, progress.note).embed_batch(batch)
+    loaded = [[store.load(shard_checkpoint(stage, shard)) for shard in shards] for stage in (DNABERT_S, ESM2)]
+    ids = [[name for payload in payloads for name in payload["ids"]] for payloads in loaded]
+    if ids[0] != ids[1]:
+        raise AssertionError(f"{batch}: the two embeddings do not hold the same frames")
+    dna, protein = (torch.cat([payload["data"] for payload in payloads]) for payloads in loaded)
+    return ids[0], dna, protein
+
+
+def _print_figures(bundle: "Bundle") -> None:
+    facts = bundle.spec.training
+    for part in ("dev", "val"):
+        for name, figures in facts.get(part, {}).items():
+            shown = ", ".join(f"{key} {figures[key]:.3f}" for key in _SHOWN if figures.get(key) is not None)
+            click.echo(f"{part} {name.replace('_', ' '):<17} {figures['n']:>7,}  {shown}")

@@ -1,0 +1,100 @@
+"""Making bundles: what importing published weights and training share.
+
+A bundle appears under its name only when it is whole and has been loaded again from disk with every check.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from virnuc_dagster.classify.head import predict
+from virnuc_dagster.errors import BundleError
+from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, open_bundle
+
+_GOLDEN_NUCLEOTIDE = "ATGAAACGTCTGGGTACCGAAGCTATTCGTGACCTGAAAGCAGTTCACTGGTCTAACGATCCGTTCATGTGCCAGTATAAAGGCA"
+_GOLDEN_PROTEIN = "MKRLGTEAIRDLKAVHWSNDPFMCQYKGLLEAVRKHT"
+
+
+def make_bundle(output: Path, write_parts: Callable[[Path], dict[str, Any]]) -> Bundle:
+    """Make a bundle's folder at once: parts, golden frame, every check, then its name.
+
+    Args:
+        output: Folder to make; must not exist.
+        write_parts: Writes the files into a folder and returns the description without `golden`.
+
+    Raises:
+        BundleError: The folder exists or cannot be written, or the bundle does not load.
+    """
+    refuse_existing(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        spec = write_parts(partial)
+        write_spec(partial, spec)
+        spec["golden"] = golden_of(open_bundle(str(partial)))
+        write_spec(partial, spec)
+        load_all(open_bundle(str(partial)))
+        partial.chmod(0o755)
+        partial.replace(output)
+    except OSError as error:
+        raise BundleError(f"cannot write {output}: {error.strerror}", path=str(output)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return open_bundle(str(output))
+
+
+def refuse_existing(output: Path) -> None:
+    """Raise if there is something under the name of a bundle to be made."""
+    if output.exists():
+        raise BundleError(f"{output} exists", hint="choose another --output, or remove it", path=str(output))
+
+
+def load_all(bundle: Bundle) -> None:
+    """Load every part and reproduce the golden frame.
+
+    Raises:
+        BundleError: Something is not as recorded.
+    """
+    cpu = torch.device("cpu")
+    bundle.load_dnabert_s(cpu)
+    bundle.load_esm2(cpu)
+    bundle.load_head(cpu)
+    bundle.load_fallback()
+
+
+def golden_of(bundle: Bundle) -> dict[str, Any]:
+    """What the bundle makes of one fixed frame."""
+    from virnuc_dagster.embedding.runner import embed
+
+    cpu = torch.device("cpu")
+    dna = embed(bundle.load_dnabert_s(cpu), ["golden"], [_GOLDEN_NUCLEOTIDE], token_budget=1)
+    protein = embed(bundle.load_esm2(cpu), ["golden"], [_GOLDEN_PROTEIN], token_budget=1)
+    score = predict(bundle.load_head(cpu), dna, protein)
+    fallback = bundle.load_fallback()
+    return {
+        "nucleotide": _GOLDEN_NUCLEOTIDE,
+        "protein": _GOLDEN_PROTEIN,
+        "dnabert_s": dna[0].tolist(),
+        "esm2": protein[0].tolist(),
+        "score": score[0].tolist(),
+        **({"fallback": float(fallback.score([_GOLDEN_NUCLEOTIDE])[0])} if fallback else {}),
+    }
+
+
+def file_ref(path: Path) -> dict[str, str]:
+    """A file of the bundle as its description names it."""
+    with path.open("rb") as file:
+        return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def write_spec(folder: Path, spec: dict[str, Any]) -> None:
+    """Write the description."""
+    (folder / SPEC_FILE).write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")

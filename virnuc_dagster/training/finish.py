@@ -1,0 +1,129 @@
+"""From a head to a bundle: fallback, roll-up and thresholds chosen on `dev`; `val` scored once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from virnuc_dagster.classify.consensus import Source, WindowScore
+from virnuc_dagster.classify.fallback import FallbackModel, LabelledWindows, fit_fallback
+from virnuc_dagster.classify.head import Head, predict
+from virnuc_dagster.classify.roll_up import ROLL_UPS
+from virnuc_dagster.sequences.windows import window_spans
+from virnuc_dagster.training.frames import FrameSet, balanced_weights
+from virnuc_dagster.training.records import Record
+from virnuc_dagster.training.scoring import fill_in, windows_of
+from virnuc_dagster.training.thresholds import choose_thresholds
+
+GROW_WITH_LENGTH = {"max", "evidence"}
+"""Roll-ups that are surer the more windows there are, whatever they say."""
+SCORED_SHARE = 0.1
+"""Least share of scored windows for a verdict; the fallback scores nearly all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of the data with the embeddings of its frames.
+
+    Attributes:
+        records: Its records.
+        frames: Their frames, cut without shifts.
+        dna, protein: Embeddings, row i of frame i.
+    """
+
+    records: list[Record]
+    frames: FrameSet
+    dna: torch.Tensor
+    protein: torch.Tensor
+
+    def windows(self, head: Head, fallback: FallbackModel | None, window_length: int) -> list[list[WindowScore]]:
+        """Scored windows of each record."""
+        scores = predict(head, self.dna, self.protein)
+        windows = list(windows_of(self.records, self.frames, scores, window_length))
+        if fallback:
+            fill_in(self.records, windows, fallback)
+        return windows
+
+
+def window_texts(records: Sequence[Record], window_length: int) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Bases of every window, and the index of its record."""
+    texts, record = [], []
+    for index, one in enumerate(records):
+        for start, end in window_spans(len(one.sequence), window_length).tolist():
+            texts.append(one.sequence[start:end])
+            record.append(index)
+    return texts, np.array(record, dtype=np.int64)
+
+
+def fit_on(fit: Sequence[Record], dev: Part, head: Head, window_length: int) -> FallbackModel:
+    """Fit the fallback on all windows of `fit`, and calibrate it on those of `dev` without an open frame."""
+    texts, record = window_texts(fit, window_length)
+    is_virus = np.array([r.is_virus for r in fit])[record]
+    weight = balanced_weights(fit, record) * len(record)
+    return fit_fallback(texts, is_virus, weight, calibration=_without_frame(dev, head, window_length))
+
+
+def _without_frame(dev: Part, head: Head, window_length: int) -> LabelledWindows:
+    """Windows without a frame; weights are those that balance all windows, so that having none counts as it should."""
+    windows = dev.windows(head, None, window_length)
+    of_all = np.repeat(np.arange(len(windows)), [len(mine) for mine in windows])
+    weight = balanced_weights(dev.records, of_all) * len(of_all)
+    empty = np.flatnonzero([window.source is Source.NONE for mine in windows for window in mine])
+    texts = window_texts(dev.records, window_length)[0]
+    truth = np.array([record.is_virus for record in dev.records])[of_all]
+    return LabelledWindows([texts[i] for i in empty], truth[empty], weight[empty])
+
+
+def sequence_scores(windows: Sequence[Sequence[WindowScore]], roll_up: str) -> NDArray[np.float64]:
+    """Score of each sequence, NaN without a scored window."""
+    return np.array(
+        [
+            ROLL_UPS[roll_up]([score for score, _ in scored], [frame for _, frame in scored])
+            if (scored := [(w.score, w.source is Source.FRAME) for w in mine if w.score is not None])
+            else np.nan
+            for mine in windows
+        ]
+    )
+
+
+def choose_roll_up(
+    records: Sequence[Record], windows: Sequence[list[WindowScore]]
+) -> tuple[str, dict[str, dict[str, float]], dict[str, float]]:
+    """Choose the roll-up with which most sequences get the right verdict, at thresholds chosen for it.
+
+    A contig may be far longer than the records: all windows of a group count as one more sequence, and roll-ups whose
+    scale grows with the number of windows are measured but not chosen: their thresholds hold for one length.
+
+    Returns:
+        Name, figures of all that were tried, thresholds. Figures are weighted so that classes and categories balance:
+        `auroc`, both thresholds, and of the sequences the share with a `right` and with a `wrong` verdict (the rest
+        is uncertain).
+    """
+    from sklearn.metrics import roc_auc_score
+
+    genomes: dict[tuple[str, str], tuple[Record, list[WindowScore]]] = {}
+    for record, mine in zip(records, windows, strict=True):
+        genomes.setdefault((record.kind, record.group), (record, []))[1].extend(mine)
+    records = [*records, *(record for record, _ in genomes.values())]
+    windows = [*windows, *(joined for _, joined in genomes.values())]
+    is_virus = np.array([record.is_virus for record in records])
+    weight = balanced_weights(records, np.arange(len(records)))
+    tried = {}
+    for name in ROLL_UPS:
+        score = sequence_scores(windows, name)
+        known = ~np.isnan(score)
+        limits = choose_thresholds(score[known], is_virus[known], weight[known])
+        viral, non_viral = score >= limits["viral"], score <= limits["non_viral"]
+        tried[name] = {
+            "auroc": float(roc_auc_score(is_virus[known], score[known], sample_weight=weight[known])),
+            **limits,
+            "right": float(np.average(np.where(is_virus, viral, non_viral), weights=weight)),
+            "wrong": float(np.average(np.where(is_virus, non_viral, viral), weights=weight)),
+        }
+    best = max(tried.keys() - GROW_WITH_LENGTH, key=lambda name: (tried[name]["right"], tried[name]["auroc"], name))
+    chosen = {name: tried[best][name] for name in ("viral", "non_viral")}
+    return best, tried, {**chosen, "scored_share": SCORED_SHARE}
