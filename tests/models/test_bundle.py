@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
+from xxhash import xxh3_128
 
 from virnuc_dagster.classify.composition import feature_count, kmer_feature
 from virnuc_dagster.classify.fallback import FallbackModel
@@ -45,7 +46,7 @@ def edit_weights(folder: Path, part: str, change: Callable[[dict[str, torch.Tens
     change(tensors)
     save_file(tensors, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return open_bundle(str(edit(folder, lambda spec: spec[part]["weights"].update(sha256=digest))))
+    return open_bundle(str(edit(folder, lambda spec: spec[part]["weights"].update(sha256=digest, xxh3=None))))
 
 
 def load_all(bundle: Bundle) -> None:
@@ -178,7 +179,7 @@ def test_one_flipped_bit_prevents_loading(copy, file):
     content[len(content) // 2] ^= 1
     (copy / file).write_bytes(content)
 
-    with pytest.raises(BundleError, match=f"{file} has sha256"):
+    with pytest.raises(BundleError, match=f"{file} has (sha256|xxh3)"):
         load_all(open_bundle(str(copy)))
 
 
@@ -266,8 +267,8 @@ def test_a_file_that_is_replaced_while_it_is_loaded_is_refused(copy, part, monke
     bundle = open_bundle(str(copy))
     check = Bundle._check_digest
 
-    def replaced_meanwhile(self, ref, file):
-        check(self, ref, file)
+    def replaced_meanwhile(self, ref, file, **how):
+        check(self, ref, file, **how)
         if ref.file == path.name:
             shutil.copy(path, copy / "other")
             (copy / "other").replace(path)
@@ -276,6 +277,22 @@ def test_a_file_that_is_replaced_while_it_is_loaded_is_refused(copy, part, monke
 
     with pytest.raises(BundleError, match="changed while it was loaded"):
         getattr(bundle, f"load_{part}")(CPU)
+
+
+def test_a_load_goes_by_the_quick_digest_and_verify_by_the_strong_one(copy):
+    path = copy / "esm2.safetensors"
+    quick = xxh3_128(path.read_bytes()).hexdigest()
+    bundle = open_bundle(str(edit(copy, lambda s: s["esm2"]["weights"].update(sha256="0" * 64, xxh3=quick))))
+
+    bundle.load_esm2(CPU)
+    with pytest.raises(BundleError, match="has sha256"):
+        bundle.verify()
+
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="has xxh3"):
+        bundle.load_esm2(CPU)
 
 
 @pytest.mark.parametrize("packed", [True, False])

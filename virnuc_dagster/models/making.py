@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from xxhash import xxh3_128
 
 from virnuc_dagster.classify.head import predict
 from virnuc_dagster.errors import BundleError
@@ -92,7 +93,9 @@ def golden_of(bundle: Bundle) -> dict[str, Any]:
 def file_ref(path: Path) -> dict[str, str]:
     """A file of the bundle as its description names it."""
     with path.open("rb") as file:
-        return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        digests = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        file.seek(0)
+        return {"file": path.name, **digests, "xxh3": hashlib.file_digest(file, xxh3_128).hexdigest()}
 
 
 def write_spec(folder: Path, spec: dict[str, Any]) -> None:

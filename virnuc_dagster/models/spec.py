@@ -3,7 +3,7 @@
 The format has a version `major.minor`. A reader refuses a newer major, and ignores entries it does not know, so that a
 newer minor may add some; a value it does not know in an entry it knows (a roll-up, say) is refused.
 
-1.1 added `fallback`, `golden.fallback` and `roll_up`.
+1.1 added `fallback`, `golden.fallback`, `roll_up` and `xxh3` of files.
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ class _Part(BaseModel):
 
 
 class FileRef(_Part):
-    """A file of the bundle, by its path inside the folder, and the SHA-256 of its bytes."""
+    """A file of the bundle, by its path inside the folder, and the digests of its bytes.
+
+    `sha256` identifies the file: `verify` and all provenance go by it. `xxh3`, 128 bits and many times as quick, tells
+    at every load that no bit of large weights has changed; without it, `sha256` is taken then too.
+    """
 
     file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
     sha256: Digest
+    xxh3: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
 
 
 class EncoderSpec(_Part):
