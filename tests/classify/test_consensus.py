@@ -4,11 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virnuc_dagster.classify.consensus import FrameScore, Verdict, WindowScore, score_sequence, score_windows
+from virnuc_dagster.classify.consensus import (
+    FrameScore,
+    Source,
+    Verdict,
+    WindowScore,
+    score_sequence,
+    score_windows,
+    with_fallback,
+)
 
 
 def window(others, virus, number=1):
-    return WindowScore(f"s_chunk_{number}", 0, 500, int(virus is not None), others, virus)
+    source = Source.NONE if virus is None else Source.FRAME
+    return WindowScore(f"s_chunk_{number}", 0, 500, int(virus is not None), others, virus, source)
 
 
 def test_an_exact_tie_is_others_for_a_frame_and_virus_for_a_window():
@@ -24,6 +33,46 @@ def test_a_window_takes_the_best_of_each_score_over_its_frames():
 
     assert (first.frames, first.is_virus, first.score) == (0, None, None)
     assert (second.frames, second.others, second.virus, second.is_virus) == (2, 0.9, 0.8, False)
+
+
+def test_a_sequence_with_missing_frames_has_missing_windows():
+    windows = list(score_windows("s", [(0, 500), (500, 600)], None))
+
+    assert [(w.source, w.score) for w in windows] == [(Source.MISSING, None)] * 2
+
+
+def test_a_fallback_score_is_a_score_but_counts_no_frame():
+    scored = with_fallback(window(None, None), 0.8)
+
+    assert (scored.source, scored.frames, scored.is_virus) == (Source.FALLBACK, 0, True)
+    assert (scored.others, scored.score) == pytest.approx((0.2, 0.8))
+    assert with_fallback(window(None, None), float("nan")) == window(None, None)
+    with pytest.raises(AssertionError):
+        with_fallback(window(0.1, 0.9), 0.5)
+
+
+@pytest.mark.parametrize(("fallback", "verdict"), [(None, Verdict.NO_OPEN_FRAME), (0.9, Verdict.VIRAL)])
+def test_without_an_open_frame_the_fallback_decides(fallback, verdict):
+    windows = [window(None, None)] if fallback is None else [with_fallback(window(None, None), fallback)]
+
+    result = score_sequence("s", 400, windows, viral=0.7, non_viral=0.3)
+
+    assert (result.verdict, result.scored_windows, result.fallback_windows) == (
+        verdict,
+        0,
+        len(windows) - (not fallback),
+    )
+
+
+def test_the_roll_up_is_the_named_one():
+    windows = [window(0.9, 0.1), with_fallback(window(None, None, 2), 0.8)]
+
+    scores = {
+        name: score_sequence("s", 999, windows, viral=0.7, non_viral=0.3, roll_up=name).score
+        for name in ("mean", "max", "mean_frames_first")
+    }
+
+    assert scores == pytest.approx({"mean": 0.45, "max": 0.8, "mean_frames_first": 0.1})
 
 
 @pytest.mark.parametrize("frame", ["t_chunk_1F1", "s_chunk_3F1", "s_chunk_11F1"])

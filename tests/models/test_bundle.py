@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
+from virnuc_dagster.classify.fallback import FallbackModel, feature_count, feature_of_code
 from virnuc_dagster.classify.head import predict
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.errors import BundleError, SettingsError
@@ -120,6 +122,9 @@ def test_an_unknown_bundle_lists_the_known_ones(name, tmp_path, monkeypatch):
         (lambda s: s["head"].update(features=7), "the head takes 7 features"),
         (lambda s: s["esm2"]["weights"].update(sha256="abc"), "esm2.weights.sha256"),
         (lambda s: s["golden"]["esm2"].pop(), "golden vectors"),
+        (lambda s: s.update(roll_up="median"), "knows no roll-up 'median'.*upgrade"),
+        (lambda s: s.update(fallback={"kmer": 6}), r"fallback\.weights: Field required"),
+        (lambda s: s.update(fallback={"kmer": 60, "weights": s["head"]["weights"]}), r"fallback\.kmer"),
     ],
 )
 def test_a_wrong_description_is_refused_with_the_reason(copy, change, message):
@@ -128,7 +133,7 @@ def test_a_wrong_description_is_refused_with_the_reason(copy, change, message):
 
 
 def test_a_newer_minor_version_may_say_more(copy):
-    edit(copy, lambda s: s.update(version="1.9", fallback={"kind": "kmer"}))
+    edit(copy, lambda s: s.update(version="1.9", second_opinion={"kind": "kmer"}))
 
     assert open_bundle(str(copy)).spec.version == "1.9"
 
@@ -251,3 +256,58 @@ def test_provenance_changes_with_the_configuration(copy, stage):
     edit(copy, lambda s: s[stage]["config"].update(layer_norm_eps=1e-3))
 
     assert open_bundle(str(copy)).provenance(stage) != before
+
+
+def add_fallback(folder: Path, golden: float | None = None) -> Path:
+    """Give a bundle a fallback that calls windows rich in A and T viral."""
+    kmers = [f"{a}{b}" for a in "ACGT" for b in "ACGT"]
+    weights = np.zeros(feature_count(2))
+    weights[feature_of_code(2)[[5 * "ACGT".index(a) + "ACGT".index(b) for a, b in kmers if {a, b} <= set("AT")]]] = 3.0
+    content = FallbackModel(2, weights, -1.0).to_bytes()
+    (folder / "fallback.safetensors").write_bytes(content)
+    ref = {"file": "fallback.safetensors", "sha256": hashlib.sha256(content).hexdigest()}
+    edit(folder, lambda s: s.update(version="1.1", fallback={"kmer": 2, "weights": ref}, roll_up="mean_logit"))
+    return edit(folder, lambda s: s["golden"].update(fallback=golden))
+
+
+def test_a_bundle_without_a_fallback_has_none(copy):
+    bundle = open_bundle(str(edit(copy, lambda s: [s.pop(name, None) for name in ("fallback", "roll_up")])))
+
+    assert (bundle.load_fallback(), bundle.provenance("fallback"), bundle.spec.roll_up) == (None, {}, "mean")
+
+
+def test_a_fallback_is_loaded_verified_and_part_of_the_provenance(copy):
+    bundle = open_bundle(str(add_fallback(copy)))
+
+    at_rich, gc_rich, nothing = bundle.load_fallback().score(["ATTATAATTA", "GCCGCGGCGC", "N"])
+
+    assert (at_rich > 0.8, gc_rich < 0.3, np.isnan(nothing)) == (True, True, True)
+    assert bundle.provenance("fallback") == {"fallback_sha256": bundle.spec.fallback.weights.sha256}
+    assert "fallback.safetensors" in [ref.file for ref in bundle.spec.files()]
+
+
+def test_a_damaged_fallback_is_refused(copy):
+    path = add_fallback(copy) / "fallback.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(BundleError, match=r"fallback\.safetensors has sha256"):
+        open_bundle(str(copy)).load_fallback()
+    with pytest.raises(BundleError, match=r"fallback\.safetensors"):
+        open_bundle(str(copy)).verify()
+
+
+def test_a_fallback_of_another_shape_is_refused(copy):
+    add_fallback(copy)
+    edit(copy, lambda s: s["fallback"].update(kmer=3))
+
+    with pytest.raises(BundleError, match="a model on 3-mers is"):
+        open_bundle(str(copy)).load_fallback()
+
+
+def test_a_silently_wrong_fallback_fails_the_golden_check(copy):
+    bundle = open_bundle(str(add_fallback(copy, golden=0.123)))
+
+    with pytest.raises(BundleError, match="scores the golden frame"):
+        bundle.load_fallback()

@@ -49,6 +49,9 @@ def show(bundle: str, as_json: bool) -> None:
         entry = facts[part]
         click.echo(f"{part:<11} {entry['id']} @ {entry['revision']}, {entry['dim']} wide, {entry['weights']['sha256']}")
     click.echo(f"{'head':<11} {facts['head']['features']} features, {facts['head']['weights']['sha256']}")
+    fallback = facts["fallback"]
+    of_fallback = f"{fallback['kmer']}-mers, {fallback['weights']['sha256']}" if fallback else "none"
+    click.echo(f"{'fallback':<11} {of_fallback}\n{'roll-up':<11} {facts['roll_up']}")
 
 
 @models.command()

@@ -25,12 +25,13 @@ from virnuc_dagster.models.spec import BundleSpec, EncoderSpec, FileRef
 if TYPE_CHECKING:
     import torch
 
+    from virnuc_dagster.classify.fallback import FallbackModel
     from virnuc_dagster.classify.head import Head
     from virnuc_dagster.embedding.dnabert_s import DnabertSEncoder, DnabertSModel
     from virnuc_dagster.embedding.esm2 import Esm2Encoder, Esm2Model
     from virnuc_dagster.embedding.runner import Encoder
 
-Stage = Literal["dnabert_s", "esm2", "head"]
+Stage = Literal["dnabert_s", "esm2", "head", "fallback"]
 
 SPEC_FILE = "bundle.json"
 
@@ -133,9 +134,11 @@ class Bundle:
         """What decides the numbers of a stage, as plain text entries to store with a result.
 
         Args:
-            stage: `dnabert_s`, `esm2` or `head`.
-            precision: Of the encoder; the head always computes in float32.
+            stage: `dnabert_s`, `esm2`, `head` or `fallback` (nothing for a bundle without one).
+            precision: Of the encoder; head and fallback do not depend on it.
         """
+        if stage == "fallback":
+            return {"fallback_sha256": self.spec.fallback.weights.sha256} if self.spec.fallback else {}
         if stage == "head":
             return {"head_sha256": self.spec.head.weights.sha256}
         encoder: EncoderSpec = getattr(self.spec, stage)
@@ -238,6 +241,27 @@ class Bundle:
             score = predict(head, torch.tensor([golden.dnabert_s]), torch.tensor([golden.esm2]))[0]
             self._compare("head", score, golden.score, "float32")
         return head
+
+    def load_fallback(self) -> FallbackModel | None:
+        """Load the model for windows without an open frame; None if the bundle has none. Needs no torch.
+
+        Raises:
+            BundleError: The file differs from its digest, or is not the model the bundle describes.
+        """
+        from virnuc_dagster.classify.fallback import FallbackModel
+
+        spec, golden = self.spec.fallback, self.spec.golden
+        if spec is None:
+            return None
+        try:
+            model = FallbackModel.from_bytes(self._read(spec.weights), spec.kmer)
+        except ValueError as error:
+            raise self._unusable("fallback", error) from error
+        if golden and golden.fallback is not None:
+            score = float(model.score([golden.nucleotide])[0])
+            if not abs(score - golden.fallback) <= _GOLDEN_TOLERANCE["float32"]:
+                raise self._unusable("fallback", f"scores the golden frame {score:.6f}, not {golden.fallback:.6f}")
+        return model
 
     def _fill(self, model: DnabertSModel | Esm2Model, spec: EncoderSpec) -> None:
         """Give an encoder its weights, float32."""

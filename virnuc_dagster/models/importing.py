@@ -102,6 +102,7 @@ def _load_all(bundle: Bundle) -> None:
     bundle.load_dnabert_s(cpu)
     bundle.load_esm2(cpu)
     bundle.load_head(cpu)
+    bundle.load_fallback()
 
 
 def _dnabert_s(sources: Sources, folder: Path) -> dict[str, Any]:

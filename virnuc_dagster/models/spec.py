@@ -1,7 +1,9 @@
 """What `bundle.json` says: the typed, checked form of a bundle's description. No files are read here, no torch.
 
 The format has a version `major.minor`. A reader refuses a newer major, and ignores entries it does not know, so that a
-newer minor may add some.
+newer minor may add some; a value it does not know in an entry it knows (a roll-up, say) is refused.
+
+1.1 added `fallback`, `golden.fallback` and `roll_up`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, field_validator, model_validator
 
+from virnuc_dagster.classify.roll_up import ROLL_UPS
+
 FORMAT_MAJOR = 1
+FORMAT_VERSION = "1.1"
+"""What bundles are written as."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Score = Annotated[float, Field(ge=0, le=1)]
@@ -54,10 +60,17 @@ class HeadSpec(_Part):
     weights: FileRef
 
 
+class FallbackSpec(_Part):
+    """The model for windows without an open frame (`classify.fallback`): its k-mer length, and weights."""
+
+    kmer: Annotated[int, Field(ge=1, le=8)]
+    weights: FileRef
+
+
 class Thresholds(_Part):
     """Sequence verdicts: viral from `viral` upwards, non-viral from `non_viral` downwards, uncertain between.
 
-    A sequence is also uncertain if less than `scored_share` of its windows could be scored.
+    A sequence is also uncertain if less than `scored_share` of its windows could be scored, by frames or the fallback.
     """
 
     viral: Score
@@ -72,13 +85,17 @@ class Thresholds(_Part):
 
 
 class Golden(_Part):
-    """One frame and what the bundle made of it, float32: what a loaded model must reproduce."""
+    """One frame and what the bundle made of it, float32: what a loaded model must reproduce.
+
+    `fallback` is the fallback's score of `nucleotide` as if it were a window.
+    """
 
     nucleotide: str
     protein: str
     dnabert_s: tuple[float, ...]
     esm2: tuple[float, ...]
     score: tuple[float, float]
+    fallback: Score | None = None
 
     @field_validator("dnabert_s", "esm2", "score", mode="before")
     @classmethod
@@ -99,6 +116,8 @@ class BundleSpec(_Part):
     dnabert_s: DnabertSSpec
     esm2: EncoderSpec
     head: HeadSpec
+    fallback: FallbackSpec | None = None
+    roll_up: str = "mean"
     training: dict[str, Any] = Field(default_factory=dict)
     golden: Golden | None = None
 
@@ -108,6 +127,13 @@ class BundleSpec(_Part):
         if int(re.split(r"\.", version)[0]) > FORMAT_MAJOR:
             raise ValueError(f"version {version} is newer than this program reads ({FORMAT_MAJOR}.x); upgrade it")
         return version
+
+    @field_validator("roll_up")
+    @classmethod
+    def _known(cls, roll_up: str) -> str:
+        if roll_up not in ROLL_UPS:
+            raise ValueError(f"this program knows no roll-up {roll_up!r}, only {', '.join(ROLL_UPS)}; upgrade it")
+        return roll_up
 
     @model_validator(mode="after")
     def _widths_agree(self) -> BundleSpec:
@@ -120,4 +146,5 @@ class BundleSpec(_Part):
 
     def files(self) -> tuple[FileRef, ...]:
         """Every file the bundle refers to."""
-        return (self.dnabert_s.weights, self.dnabert_s.tokenizer, self.esm2.weights, self.head.weights)
+        files = (self.dnabert_s.weights, self.dnabert_s.tokenizer, self.esm2.weights, self.head.weights)
+        return (*files, self.fallback.weights) if self.fallback else files

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from virnuc_dagster.classify.consensus import FrameScore, SequenceScore, Verdict, WindowScore
+from virnuc_dagster.classify.consensus import FrameScore, SequenceScore, Source, Verdict
 
 SEQUENCE_COLUMNS = ("sequence_id", "length", "windows", "scored_windows", "fallback_windows", "score", "verdict")
 WINDOW_COLUMNS = (
@@ -38,15 +38,11 @@ def sequences_tsv(sequences: Iterable[SequenceScore]) -> bytes:
     """A row an input sequence, in input order."""
     return _table(
         SEQUENCE_COLUMNS,
-        ((s.id, s.length, len(s.windows), s.scored_windows, 0, score(s.score), s.verdict.value) for s in sequences),
+        (
+            (s.id, s.length, len(s.windows), s.scored_windows, s.fallback_windows, score(s.score), s.verdict.value)
+            for s in sequences
+        ),
     )
-
-
-def _source(sequence: SequenceScore, window: WindowScore) -> str:
-    """Where a window's score comes from: `frame`, `none`, or `missing` while the sequence is incomplete."""
-    if window.is_virus is not None:
-        return "frame"
-    return "missing" if sequence.verdict is Verdict.INCOMPLETE else "none"
 
 
 def windows_tsv(sequences: Iterable[SequenceScore]) -> bytes:
@@ -56,7 +52,7 @@ def windows_tsv(sequences: Iterable[SequenceScore]) -> bytes:
         (
             (
                 s.id, w.id, w.start, w.end, w.frames, number(w.others), number(w.virus),
-                MISSING if w.is_virus is None else w.is_virus, _source(s, w),
+                MISSING if w.is_virus is None else w.is_virus, w.source.value,
             )
             for s in sequences
             for w in s.windows
@@ -73,8 +69,8 @@ def prediction_results(frames: Iterable[FrameScore]) -> bytes:
 
 
 def highest_score(sequences: Iterable[SequenceScore]) -> bytes:
-    """The original's table: a row a scored window, in lexicographic order of the window ids."""
-    windows = (w for s in sequences for w in s.windows if w.is_virus is not None)
+    """The original's table: a row a window with scored frames, in lexicographic order of the window ids."""
+    windows = (w for s in sequences for w in s.windows if w.source is Source.FRAME)
     return _table(("Modified_ID", "Is_Virus"), ((w.id, w.is_virus) for w in sorted(windows, key=lambda w: w.id)))
 
 
@@ -104,6 +100,7 @@ def summary(batch: str, sequences: Sequence[SequenceScore], frames: int, scored_
         "bases": sum(s.length for s in sequences),
         "windows": sum(len(s.windows) for s in sequences),
         "scored_windows": sum(s.scored_windows for s in sequences),
+        "fallback_windows": sum(s.fallback_windows for s in sequences),
         "frames": frames,
         "scored_frames": scored_frames,
         "verdicts": {v.value: verdicts[v] for v in Verdict if v is not Verdict.INCOMPLETE or verdicts[v]},

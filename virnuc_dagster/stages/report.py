@@ -1,22 +1,37 @@
 """The report of a batch: manifest + predictions -> verdicts and result files. An incomplete batch says so."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from virnuc_dagster import __version__
 from virnuc_dagster.checkpoints import CheckpointKey, CheckpointStore, Level, Payload, differences
 from virnuc_dagster.checkpoints.files import make_folder, write_atomic
-from virnuc_dagster.classify.consensus import FrameScore, SequenceScore, score_sequence, score_windows
+from virnuc_dagster.classify.consensus import (
+    FrameScore,
+    SequenceScore,
+    Source,
+    WindowScore,
+    score_sequence,
+    score_windows,
+    with_fallback,
+)
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.report import html, paths, tables
 from virnuc_dagster.sequences.windows import window_spans
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
 from virnuc_dagster.stages.shards import IMPORTED, PREDICTIONS, PredictionStage
+
+if TYPE_CHECKING:
+    from virnuc_dagster.classify.fallback import FallbackModel
+    from virnuc_dagster.models.spec import BundleSpec
+
+_FALLBACK_WINDOWS = 4_096
+"""Windows (or sequences) whose fallback scores are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,10 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
         raise AssertionError(f"{batch}: the manifest does not list the stored sequences")
     shards = _current_shards(store, stage, manifest)
     frames = list(_frames(store, manifest, shards, level))
-    sequences = list(_sequences(manifest, frames, stage))
+    windows = _windows(manifest, frames)
+    if fallback := stage.bundle.load_fallback():
+        windows = score_without_frames(windows, source["sequence"], fallback)
+    sequences = list(_sequences(manifest, windows, stage.bundle.spec))
     scored = [frame for frame in frames if frame is not None]
     summary = tables.summary(batch, sequences, len(frames), len(scored))
     facts = _facts(store, batch, stage, manifest)
@@ -99,27 +117,64 @@ def _frames(
             yield FrameScore(frame, others, virus)
 
 
-def _sequences(manifest: Payload, frames: list[FrameScore | None], stage: PredictionStage) -> Iterator[SequenceScore]:
-    thresholds = stage.bundle.spec.thresholds
+def _windows(manifest: Payload, frames: list[FrameScore | None]) -> Iterator[list[WindowScore]]:
+    """The windows of each sequence, with the scores of their frames.
+
+    A window could hold a missing frame: while one is missing, no window of the sequence is scored.
+    """
     position = 0
     counts = zip(manifest["ids"], manifest["length"].tolist(), manifest["frames"].tolist(), strict=True)
     for sequence_id, length, count in counts:
         mine = [frame for frame in frames[position : position + count] if frame is not None]
         position += count
-        complete = len(mine) == count
         spans = window_spans(length, manifest["window_length"]).tolist()
+        yield list(score_windows(sequence_id, spans, mine if len(mine) == count else None))
+    if position != len(frames):
+        raise AssertionError(f"{len(frames)} frames, {position} of them belong to a sequence")
+
+
+def score_without_frames(
+    windows: Iterable[list[WindowScore]], texts: Iterable[str], model: "FallbackModel"
+) -> Iterator[list[WindowScore]]:
+    """Give windows without an open frame the fallback's score, a few thousand of them at a time.
+
+    Args:
+        windows: Windows of each sequence.
+        texts: Bases of each sequence.
+        model: The bundle's fallback.
+    """
+    held: list[list[WindowScore]] = []
+    wanted: list[str] = []
+    for mine, text in zip(windows, texts, strict=True):
+        held.append(mine)
+        wanted += [text[window.start : window.end] for window in mine if window.source is Source.NONE]
+        if len(wanted) >= _FALLBACK_WINDOWS or len(held) >= _FALLBACK_WINDOWS:
+            yield from _scored(held, wanted, model)
+            held, wanted = [], []
+    yield from _scored(held, wanted, model)
+
+
+def _scored(held: list[list[WindowScore]], texts: list[str], model: "FallbackModel") -> Iterator[list[WindowScore]]:
+    scores = iter(model.score(texts).tolist())
+    for mine in held:
+        yield [with_fallback(w, next(scores)) if w.source is Source.NONE else w for w in mine]
+
+
+def _sequences(
+    manifest: Payload, windows: Iterable[list[WindowScore]], bundle: "BundleSpec"
+) -> Iterator[SequenceScore]:
+    """The verdict of each sequence; one of which a window is missing is incomplete."""
+    for sequence_id, length, mine in zip(manifest["ids"], manifest["length"].tolist(), windows, strict=True):
         yield score_sequence(
             sequence_id,
             length,
-            # A window could hold a missing frame: while one is missing, no window of the sequence is scored.
-            score_windows(sequence_id, spans, mine if complete else []),
-            viral=thresholds.viral,
-            non_viral=thresholds.non_viral,
-            scored_share=thresholds.scored_share,
-            complete=complete,
+            mine,
+            viral=bundle.thresholds.viral,
+            non_viral=bundle.thresholds.non_viral,
+            scored_share=bundle.thresholds.scored_share,
+            roll_up=bundle.roll_up,
+            complete=all(window.source is not Source.MISSING for window in mine),
         )
-    if position != len(frames):
-        raise AssertionError(f"{len(frames)} frames, {position} of them belong to a sequence")
 
 
 def _facts(store: CheckpointStore, batch: str, stage: PredictionStage, manifest: Payload) -> dict[str, str]:
@@ -130,6 +185,8 @@ def _facts(store: CheckpointStore, batch: str, stage: PredictionStage, manifest:
         "content of the input (sha256)": source.provenance["inputs"]["content"] if source else "",
         "bundle": spec.name,
         "verdicts": f"viral from {viral}, non-viral up to {non_viral}; uncertain under {share:.0%} scored windows",
+        "roll-up of window scores": spec.roll_up,
+        **({"fallback (sha256)": spec.fallback.weights.sha256} if spec.fallback else {}),
         "about the bundle": spec.description,
         "precision": stage.options.precision,
         "window length": f"{manifest['window_length']} bases",
@@ -158,6 +215,8 @@ def _provenance(store: CheckpointStore, batch: str, stage: PredictionStage, shar
     return {
         "batch": batch,
         "bundle": stage.bundle.spec.name,
+        "roll_up": stage.bundle.spec.roll_up,
+        **stage.bundle.provenance("fallback"),
         "precision": stage.options.precision,
         "missing_shards": [shard for shard, current in shards.items() if not current],
         "checkpoints": checkpoints,
