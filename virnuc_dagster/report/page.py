@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from virnuc_dagster.classify.consensus import Verdict
-from virnuc_dagster.report import paths, quality, rows, tables
+from virnuc_dagster.models.spec import Thresholds
+from virnuc_dagster.report import paths, rows, tables
 from virnuc_dagster.report.embedding_map import EmbeddingMap
 from virnuc_dagster.report.pack import pack
 
@@ -43,26 +44,26 @@ class PageContent:
     Attributes:
         summary: Counts as `tables.summary` makes them.
         rows: The sequences to show.
-        counts: Score distribution of all sequences.
+        bins: Verdict -> number of sequences in each bin of the score, of all sequences.
         warnings: Sentences on coverage and quality.
         facts: Name -> text of what decided the numbers.
         window_length: Bases a window.
-        thresholds: `viral` and `non_viral` of the bundle.
+        thresholds: Of the bundle.
         roll_up: How window scores become a sequence's score, in words.
         embeddings: The map, or None if there is nothing to map.
-        map_verdicts: Verdict of each frame's sequence on the map.
+        verdicts: Of every sequence, in input order.
     """
 
     summary: Mapping[str, Any]
     rows: rows.PageRows
-    counts: rows.ScoreCounts
+    bins: Mapping[Verdict, Sequence[int]]
     warnings: Sequence[str]
     facts: Mapping[str, str]
     window_length: int
-    thresholds: Mapping[str, float]
+    thresholds: Thresholds
     roll_up: str
     embeddings: EmbeddingMap | None = None
-    map_verdicts: Sequence[Verdict] = ()
+    verdicts: Sequence[Verdict] = ()
 
 
 @cache
@@ -112,11 +113,12 @@ def _data_facts(content: PageContent, shown: Sequence[rows.Row]) -> dict[str, An
     return {
         "ids": [row.id for row in shown],
         "verdicts": [verdict.value for verdict in rows.VERDICTS],
+        "order": [verdict.value for verdict in rows.RANKED],
         "sources": rows.SOURCES,
-        "bins": {verdict.value: counts for verdict, counts in content.counts.bins.items()},
-        "thresholds": dict(content.thresholds),
+        "bins": {verdict.value: list(counts) for verdict, counts in content.bins.items()},
+        "thresholds": {"viral": content.thresholds.viral, "non_viral": content.thresholds.non_viral},
         "explained": content.embeddings.explained if content.embeddings else (0, 0),
-        "fallback": bool(content.summary.get("fallback_windows")),
+        "fallback": bool(content.summary["fallback_windows"]),
         "incomplete": not content.summary["complete"],
     }
 
@@ -131,7 +133,7 @@ def _map_columns(content: PageContent) -> dict[str, npt.NDArray[Any]]:
         "mapY": _steps(y),
         "mapSequence": sequence.astype(np.uint32),
         "mapVirus": np.round(virus * 10_000).astype(np.uint16),
-        "mapVerdict": np.array([rows.VERDICTS.index(verdict) for verdict in content.map_verdicts], np.uint8),
+        "mapVerdict": np.array([rows.VERDICTS.index(content.verdicts[n]) for n in sequence.astype(int)], np.uint8),
     }
 
 
@@ -166,18 +168,17 @@ def _alerts(content: PageContent) -> str:
 
 
 def _cards(summary: Mapping[str, Any]) -> Iterable[str]:
-    order = (Verdict.VIRAL, Verdict.UNCERTAIN, Verdict.NON_VIRAL, Verdict.NO_OPEN_FRAME, Verdict.TOO_SHORT)
     yield f"<li><b>{summary['sequences']:,}</b>sequences</li>"
-    for verdict in (*order, Verdict.INCOMPLETE):
+    for verdict in rows.RANKED:
         if verdict.value in summary["verdicts"]:
             yield (
                 f'<li class="verdict {verdict.value.replace(" ", "-")}"><b>{summary["verdicts"][verdict.value]:,}</b>'
                 f"{escape(verdict.value)}</li>"
             )
     yield f"<li><b>{summary['bases']:,}</b>bases</li>"
-    yield f"<li><b>{summary['scored_windows']:,} / {summary['windows']:,}</b>windows scored</li>"
-    if summary.get("fallback_windows"):
-        yield f"<li><b>{summary['fallback_windows']:,}</b>windows by fallback</li>"
+    yield f"<li><b>{summary['scored_windows']:,} / {summary['windows']:,}</b>windows with open frames</li>"
+    if summary["fallback_windows"]:
+        yield f"<li><b>{summary['fallback_windows']:,}</b>windows scored by fallback</li>"
     yield f"<li><b>{summary['frames']:,}</b>open frames</li>"
 
 
@@ -185,37 +186,40 @@ def _still_row(row: rows.Row) -> str:
     chip = row.verdict.value.replace(" ", "-")
     return (
         f"<tr><td class=n>{row.number + 1:,}</td><td class=id>{escape(row.id)}</td><td class=n>{row.length:,}</td>"
-        f"<td class=n>{row.scored:,} / {row.windows:,}</td><td class=n>{tables.score(row.score)}</td>"
+        f"<td class=n>{row.scored + row.fallback:,} / {row.windows:,}</td><td class=n>{tables.score(row.score)}</td>"
         f'<td><span class="chip {chip}">{escape(row.verdict.value)}</span></td></tr>'
     )
 
 
 def _still_note(page_rows: rows.PageRows) -> str:
     if page_rows.total <= STILL_ROWS:
-        return "All sequences, highest scores first."
-    return f"The {STILL_ROWS:,} highest scores of {page_rows.total:,} sequences; all are in {paths.SEQUENCES}."
+        return "All sequences: viral first, then by score."
+    return (
+        f"The first {STILL_ROWS:,} of {page_rows.total:,} sequences, viral first, then by score; all are in"
+        f" {paths.SEQUENCES}."
+    )
 
 
 def _map_figure(found: EmbeddingMap | None) -> str:
     if found is None:
         return ""
-    sampled = f"{len(found.x):,} of {found.frames:,} frames, spread evenly" if found.frames > len(found.x) else "all"
+    sampled = f"{len(found.x):,} of {found.frames:,}, spread evenly" if found.frames > len(found.x) else "all of them"
     return (
         "<figure><figcaption>Map of the embeddings</figcaption>"
-        f"<p class=note>A point is an open frame ({sampled if sampled != 'all' else f'all {found.frames:,}'}); close"
-        ' points look alike to the encoders.</p><p class="legend" id="map-legend"></p>'
-        '<canvas id="map" role="img" aria-label="The frames on the two main axes of their embeddings"></canvas></figure>'
+        f"<p class=note>A point is an open frame ({sampled}); close points look alike to the"
+        ' encoders.</p><p class="legend" id="map-legend"></p><canvas id="map" role="img"'
+        ' aria-label="The frames on the two main axes of their embeddings"></canvas></figure>'
     )
 
 
 def _explanation(content: PageContent, shown: Sequence[rows.Row]) -> str:
-    viral, non_viral = content.thresholds["viral"], content.thresholds["non_viral"]
+    viral, non_viral = content.thresholds.viral, content.thresholds.non_viral
     parts = [
-        f"The score of a sequence runs from 0 (other) to 1 (virus): {content.roll_up}. From {viral} on a sequence is"
-        f" called viral, up to {non_viral} non-viral, and uncertain in between or where too few windows could be"
-        " scored.",
-        f"Only a window (at most {content.window_length:,} bases) with a reading frame without a stop codon can be"
-        " scored. “No open frame” means that no window had one: nothing is said about that sequence. “Too short” means"
+        f"The score of a sequence runs from 0 (other) to 1 (virus). Roll-up of the window scores: {content.roll_up}"
+        f" From {viral} on a sequence is called viral, up to {non_viral} non-viral, and uncertain in between or where"
+        " too few windows could be scored.",
+        f"The method needs a window (at most {content.window_length:,} bases) with a reading frame without a stop"
+        " codon. “No open frame” means that nothing was scored: nothing is said about that sequence. “Too short” means"
         " fewer than three bases. Every input sequence is listed.",
         "Where P(virus) and P(others) are both high, frames of one window disagree. Probabilities are rounded to four"
         f" decimals here; {paths.WINDOWS} has them in full.",
@@ -230,14 +234,14 @@ def _limits(content: PageContent, shown: Sequence[rows.Row]) -> Iterable[str]:
     """Says what the page does not hold."""
     if content.rows.total > len(shown):
         yield (
-            f"This page lists the {len(shown):,} highest scores of {content.rows.total:,} sequences; the others are in"
-            f" {paths.SEQUENCES}. Counts and the score distribution are of all of them."
+            f"This page lists {len(shown):,} of {content.rows.total:,} sequences, viral first, then by score; the"
+            f" others are in {paths.SEQUENCES}. Counts and the score distribution are of all of them."
         )
     if untraced := sum(row.trace is None for row in shown):
         yield (
-            f"The windows of {untraced:,} sequences are not in this page (it holds {content.rows.windows_max:,} windows,"
-            f" highest scores first, and none of sequences with more than {content.rows.trace_max:,}); they are in"
-            f" {paths.WINDOWS}."
+            f"The windows of {untraced:,} sequences are not in this page (it holds {content.rows.windows_max:,},"
+            f" viral first, then by score, and none of sequences with more than {content.rows.trace_max:,}); they are"
+            f" in {paths.WINDOWS}."
         )
     if any(row.id.endswith("…") and len(row.id) == rows.ID_MAX for row in shown):
         yield f"Ids longer than {rows.ID_MAX} letters are cut here, ending in “…”."

@@ -1,18 +1,18 @@
 """What the page shows of the sequences, gathered one by one within bounded memory.
 
-A page holds `ROWS_MAX` sequences and the windows of as many as fit into `WINDOWS_MAX`; beyond that the highest scores
-are kept, and the page says so. Counts (`ScoreCounts`) are of all sequences.
+A page holds `ROWS_MAX` sequences and the windows of as many as fit into `WINDOWS_MAX`; beyond that the best
+ranked are kept, and the page says so.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from virnuc_dagster.classify.consensus import SequenceScore, Verdict, WindowScore
+from virnuc_dagster.classify.consensus import SequenceScore, Source, Verdict, WindowScore
 
 ROWS_MAX = 300_000
 WINDOWS_MAX = 1_000_000
@@ -20,11 +20,14 @@ WINDOWS_MAX = 1_000_000
 TRACE_MAX = 200_000
 #: Letters of an id.
 ID_MAX = 300
-SCORE_BINS = 20
 
 #: Order of the codes in the page's data.
 VERDICTS = tuple(Verdict)
-SOURCES = ("none", "frame", "fallback", "missing")
+SOURCES = tuple(Source)
+#: Order of the verdicts in tables: what to look at first.
+RANKED = (
+    Verdict.VIRAL, Verdict.UNCERTAIN, Verdict.NON_VIRAL, Verdict.INCOMPLETE, Verdict.NO_OPEN_FRAME, Verdict.TOO_SHORT,
+)  # fmt: skip
 NO_SCORE, NO_PROBABILITY = 0xFFFFFFFF, 0xFFFF
 _MILLIONTHS, _TEN_THOUSANDTHS = 1_000_000, 10_000
 
@@ -46,9 +49,9 @@ class Row:
     trace: bytes | None
 
     @property
-    def rank(self) -> tuple[float, int]:
-        """Highest scores first, input order among equals."""
-        return -1.0 * (-1.0 if self.score is None else self.score), self.number
+    def rank(self) -> tuple[int, float, int]:
+        """Order in which rows are kept and shown: by verdict, then highest scores first, then input order."""
+        return RANKED.index(self.verdict), (1.0 if self.score is None else -self.score), self.number
 
 
 @dataclass
@@ -72,11 +75,10 @@ class PageRows:
         """Take one more sequence."""
         windows = sequence.windows
         trace = _trace(windows) if len(windows) <= self.trace_max else None
-        fallback = sum(source_of(window) == "fallback" for window in windows)
         self._rows.append(
             Row(
-                self.total, _cut(sequence.id), sequence.length, len(windows), sequence.scored_windows, fallback,
-                sequence.score, sequence.verdict, trace,
+                self.total, _cut(sequence.id), sequence.length, len(windows), sequence.scored_windows,
+                sequence.fallback_windows, sequence.score, sequence.verdict, trace,
             )
         )  # fmt: skip
         self.total += 1
@@ -100,13 +102,8 @@ class PageRows:
         return sorted(self._rows, key=lambda row: row.number)
 
     def best(self, count: int) -> list[Row]:
-        """The rows with the highest scores."""
+        """The first rows in order of rank."""
         return sorted(self._rows, key=lambda row: row.rank)[:count]
-
-
-def source_of(window: WindowScore) -> str:
-    """Where a window's score comes from."""
-    return getattr(window, "source", None) or ("none" if window.score is None else "frame")
 
 
 def _cut(name: str) -> str:
@@ -114,9 +111,7 @@ def _cut(name: str) -> str:
 
 
 def _without_trace(row: Row) -> Row:
-    return Row(
-        row.number, row.id, row.length, row.windows, row.scored, row.fallback, row.score, row.verdict, None
-    )
+    return replace(row, trace=None)
 
 
 def _probability(value: float | None) -> int:
@@ -125,7 +120,7 @@ def _probability(value: float | None) -> int:
 
 def _trace(windows: Sequence[WindowScore]) -> bytes:
     records = [
-        (w.start, w.end, _probability(w.others), _probability(w.virus), SOURCES.index(source_of(w))) for w in windows
+        (w.start, w.end, _probability(w.others), _probability(w.virus), SOURCES.index(w.source)) for w in windows
     ]
     return np.array(records, _WINDOW).tobytes()
 
@@ -162,15 +157,3 @@ def window_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
         "virus": np.ascontiguousarray(windows["virus"]).astype(np.uint16),
         "source": np.ascontiguousarray(windows["source"]).astype(np.uint8),
     }
-
-
-class ScoreCounts:
-    """The score distribution of all sequences: counts a verdict and bin, bounded whatever the batch."""
-
-    def __init__(self) -> None:
-        self.bins = {verdict: [0] * SCORE_BINS for verdict in (Verdict.VIRAL, Verdict.UNCERTAIN, Verdict.NON_VIRAL)}
-
-    def add(self, sequence: SequenceScore) -> None:
-        """Count one sequence; without a score it is in no bin."""
-        if sequence.score is not None and sequence.verdict in self.bins:
-            self.bins[sequence.verdict][min(int(sequence.score * SCORE_BINS), SCORE_BINS - 1)] += 1

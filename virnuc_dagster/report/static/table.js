@@ -5,9 +5,9 @@ const SPARE_ROWS = 8;
 const KEYS = {
   number: (data) => data.number,
   length: (data) => data.length,
-  scored: (data) => Float64Array.from(data.scored, (n, row) => (data.windows[row] ? n / data.windows[row] : -1)),
+  scored: (data) => Float64Array.from(data.scored, (n, row) => (data.windows[row] ? (n + data.fallback[row]) / data.windows[row] : -1)),
   score: (data) => Float64Array.from(data.score, (code) => (code === NONE ? -1 : code)),
-  verdict: (data) => data.verdict,
+  verdict: (data, rank) => Uint8Array.from(data.verdict, (code) => rank[code]),
 };
 
 class SequenceTable {
@@ -20,7 +20,8 @@ class SequenceTable {
     this.count = document.getElementById("count");
     this.search = document.getElementById("search");
     this.filter = document.getElementById("verdict");
-    this.sort = { key: "score", descending: true };
+    this.sort = { key: "verdict", descending: false };
+    this.rank = data.facts.verdicts.map((verdict) => data.facts.order.indexOf(verdict));
     this.selected = -1;
     this.keys = new Map();
     this.grid.addEventListener("scroll", () => this.draw());
@@ -39,7 +40,7 @@ class SequenceTable {
   }
 
   sortBy(key) {
-    const textual = key === "id" || key === "number";
+    const textual = ["id", "number", "verdict"].includes(key);
     this.sort = { key, descending: this.sort.key === key ? !this.sort.descending : !textual };
     this.update();
   }
@@ -71,9 +72,11 @@ class SequenceTable {
     if (name === "id") {
       this.places ??= rankTexts(this.data.facts.ids);
       this.keys.set("id", this.places);
-    } else if (!this.keys.has(name)) this.keys.set(name, KEYS[name](this.data));
+    } else if (!this.keys.has(name)) this.keys.set(name, KEYS[name](this.data, this.rank));
     const key = this.keys.get(name);
-    this.shown.sort((a, b) => sign * (key[a] - key[b]) || a - b);
+    this.keys.set("score", this.keys.get("score") ?? KEYS.score(this.data));
+    const score = this.keys.get("score");
+    this.shown.sort((a, b) => sign * (key[a] - key[b]) || score[b] - score[a] || a - b);
   }
 
   draw() {
@@ -95,13 +98,16 @@ class SequenceTable {
     const verdict = verdictOf(data, row);
     const id = make("td", "id", data.facts.ids[row]);
     id.title = data.facts.ids[row];
-    const scored = `${grouped.format(data.scored[row])} / ${grouped.format(data.windows[row])}`;
+    const windows = data.windows[row];
+    const both = data.scored[row] + data.fallback[row];
+    const scored = make("td", "n", `${grouped.format(both)} / ${grouped.format(windows)}`, meter(data.scored[row] / windows || 0, data.fallback[row] / windows || 0));
+    if (data.fallback[row]) scored.title = `${data.scored[row]} with open frames, ${data.fallback[row]} by the fallback`;
     const element = make(
       "tr", "", null,
       make("td", "n", grouped.format(data.number[row] + 1)),
       id,
       make("td", "n", grouped.format(data.length[row])),
-      make("td", "n", scored, meter(data.windows[row] ? data.scored[row] / data.windows[row] : 0)),
+      scored,
       make("td", "n", scoreText(data.score[row]), meter(data.score[row] === NONE ? 0 : data.score[row] / 1e6)),
       make("td", "", null, make("span", `chip ${cssClass(verdict)}`, verdict)),
     );
@@ -155,8 +161,13 @@ function spacer(height) {
   return row;
 }
 
-function meter(share) {
-  const bar = make("i", "");
-  bar.style.width = `${(share * 100).toFixed(1)}%`;
-  return make("span", "meter", null, bar);
+// A bar of one or two parts; the second is paler.
+function meter(...shares) {
+  const bar = make("span", "meter");
+  for (const share of shares) {
+    const part = make("i", "");
+    part.style.width = `${(share * 100).toFixed(1)}%`;
+    bar.append(part);
+  }
+  return bar;
 }

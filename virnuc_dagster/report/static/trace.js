@@ -34,7 +34,8 @@ class Trace {
     const verdict = verdictOf(data, row);
     const facts = [
       `${grouped.format(data.length[row])} bases`,
-      `${grouped.format(data.scored[row])} of ${grouped.format(data.windows[row])} windows scored`,
+      `${grouped.format(data.scored[row])} of ${grouped.format(data.windows[row])} windows with open frames`,
+      ...(data.fallback[row] ? [`${grouped.format(data.fallback[row])} scored by the fallback`] : []),
       `score ${scoreText(data.score[row])}`,
     ];
     this.panel.querySelector("h3").textContent = data.facts.ids[row];
@@ -81,7 +82,7 @@ class Trace {
       const x = this.x(base, width);
       picture.append(
         drawn("line", { x1: x, x2: x, y1: TRACE.top + TRACE.plot + 20, y2: TRACE.top + TRACE.plot + 25, stroke: colour("quiet") }),
-        drawn("text", { x, y: TRACE.top + TRACE.plot + 39, "text-anchor": base ? "middle" : "start" }, grouped.format(base)),
+        drawn("text", { x: Math.min(x, width - 4), y: TRACE.top + TRACE.plot + 39, "text-anchor": base ? (x > width - 60 ? "end" : "middle") : "start" }, grouped.format(base)),
       );
     }
     picture.append(drawn("text", { x: width - TRACE.right, y: TRACE.height - 6, "text-anchor": "end" }, "position (bases)"));
@@ -131,11 +132,11 @@ class Trace {
     const entries = [
       [sample({ stroke: "var(--viral)" }), "P(virus), best frame"],
       [sample({ stroke: "var(--non-viral)" }), "P(others), best frame"],
-      [box({ fill: "var(--quiet)" }), "scored"],
-      [box({ fill: "url(#hatch)" }), "no open frame: not scored"],
+      [box({ fill: "var(--quiet)" }), "open frames, scored"],
+      [box({ fill: "url(#hatch)" }), "not scored"],
     ];
     if (this.data.facts.fallback) {
-      entries.splice(2, 0, [sample({ stroke: "var(--viral)", "stroke-width": 1.5, "stroke-dasharray": "3 2" }), "scored by the fallback"]);
+      entries.splice(3, 0, [box({ fill: "none", stroke: "var(--quiet)" }), "scored by the fallback (thin, dashed)"]);
     }
     if (this.data.facts.incomplete) entries.push([box({ fill: "var(--incomplete)" }), "result missing"]);
     document.getElementById("trace-legend").replaceChildren(...entries.map(([picture, text]) => make("span", "", null, picture, text)));
