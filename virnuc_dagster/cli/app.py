@@ -13,6 +13,7 @@ from virnuc_dagster import __version__
 from virnuc_dagster.cli.batches import batches
 from virnuc_dagster.cli.checkpoints import checkpoints
 from virnuc_dagster.cli.doctor import doctor
+from virnuc_dagster.cli.export import export
 from virnuc_dagster.cli.models import models
 from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
@@ -35,7 +36,7 @@ def virnuc() -> None:
     """Find the viral sequences in a batch (VirNucPro on Dagster)."""
 
 
-for command in (predict, up, batches, checkpoints, models, doctor):
+for command in (predict, up, batches, export, checkpoints, models, doctor):
     virnuc.add_command(command)
 
 

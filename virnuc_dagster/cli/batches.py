@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from virnuc_dagster.cli.options import home_option
+from virnuc_dagster.cli.options import batch_argument, home_option
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.settings import Settings
 
@@ -79,7 +79,7 @@ def list_batches(as_json: bool, **flags: Any) -> int:
 
 
 @batches.command()
-@click.argument("batch")
+@batch_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
 def show(batch: str, as_json: bool, **flags: Any) -> int:
@@ -103,7 +103,7 @@ Examples:
   virnuc batches remove lambda-3f9a1c07           # say what would go
   virnuc batches remove lambda-3f9a1c07 --yes"""
 )
-@click.argument("batch")
+@batch_argument
 @click.option("--yes", is_flag=True, help="Remove; without it, only say what would be removed.")
 @home_option
 def remove(batch: str, yes: bool, **flags: Any) -> int:
