@@ -31,8 +31,8 @@ def warnings(counts: BatchCounts) -> Iterator[str]:
         yield f"{c.thin_viral:,} of {c.verdicts[Verdict.VIRAL]:,} viral sequences rest on a single scored window."
     if c.shorter_than_window:
         yield (
-            f"Shorter than one window ({c.window_length:,} bases): {c.shorter_than_window:,} of {c.sequences:,} sequences."
-            " The head was trained on full windows."
+            f"Shorter than one window ({c.window_length:,} bases): {c.shorter_than_window:,} of {c.sequences:,}"
+            " sequences. The head was trained on full windows."
         )
     if c.ambiguous_frames:
         yield (
