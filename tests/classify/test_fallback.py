@@ -1,37 +1,18 @@
-"""The fallback: k-mer counts against a plain loop, strands, batches, fitting, storing."""
-
-from collections import Counter
+"""The fallback: strands, batches, fitting, calibration, storing."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virnuc_dagster.classify.fallback import (
-    FallbackModel,
-    LabelledWindows,
-    feature_count,
-    feature_of_code,
-    fit_fallback,
-    kmer_counts,
-    normalised_counts,
-)
+from virnuc_dagster.classify.composition import feature_count
+from virnuc_dagster.classify.fallback import FallbackModel, LabelledWindows, fit_fallback
 
 COMPLEMENT = str.maketrans("ACGTacgt", "TGCAtgca")
-TEXT = st.text("ACGTNacgt", max_size=60)
 
 
 def reverse_complement(text: str) -> str:
     return text.translate(COMPLEMENT)[::-1]
-
-
-def canonical_counts(text: str, kmer: int) -> Counter[str]:
-    kmers = [text[i : i + kmer].upper() for i in range(len(text) - kmer + 1)]
-    return Counter(min(word, reverse_complement(word)) for word in kmers if set(word) <= set("ACGT"))
-
-
-def column(word: str) -> int:
-    return int(feature_of_code(len(word))[int("".join(str("ACGT".index(base)) for base in word), 5)])
 
 
 def random_windows(random: np.random.Generator, count: int, at: float) -> list[str]:
@@ -39,23 +20,7 @@ def random_windows(random: np.random.Generator, count: int, at: float) -> list[s
     return ["".join(random.choice(list("ACGT"), 200, p=share)) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("kmer", "features"), [(1, 2), (2, 10), (3, 32), (4, 136), (6, 2080)])
-def test_a_kmer_and_its_reverse_complement_are_one_feature(kmer, features):
-    assert feature_count(kmer) == features
-
-
-@given(st.lists(TEXT, max_size=5), st.integers(1, 4))
-def test_counts_are_those_of_a_plain_loop(texts, kmer):
-    counts = kmer_counts(texts, kmer)
-
-    assert counts.shape == (len(texts), feature_count(kmer))
-    for row, text in zip(counts, texts, strict=True):
-        expected = canonical_counts(text, kmer)
-        assert row.sum() == expected.total()
-        assert all(row[column(word)] == count for word, count in expected.items())
-
-
-@given(TEXT, st.integers(0, 9))
+@given(st.text("ACGTNacgt", max_size=60), st.integers(0, 9))
 def test_both_strands_have_the_same_score(text, seed):
     model = FallbackModel(3, np.random.default_rng(seed).normal(size=feature_count(3)), 0.3)
 
@@ -82,17 +47,15 @@ def test_a_window_without_any_kmer_has_no_score(window):
 
 
 def test_the_score_is_the_stated_formula():
-    model = FallbackModel(1, np.array([1.0, -2.0]), 0.5)  # features: A or T, C or G
+    weights = np.zeros(feature_count(1))
+    weights[:2] = 1.0, -2.0  # A or T, C or G
+    weights[2] = 10.0  # AAA
+    model = FallbackModel(1, weights, 0.5)
 
-    (score,) = model.score([b"AATTACGC"])
+    (score,) = model.score([b"AAAAAACG"])  # the longest stretches: AAA AAA, AAA AAC, AAA ACG; CGT TTT, GTT TTT, TTT TTT
 
-    assert score == pytest.approx(1 / (1 + np.exp(-((5 * 1 - 3 * 2) / np.hypot(5, 3) + 0.5))))
-
-
-def test_normalised_rows_have_length_one_or_nothing():
-    rows = normalised_counts(["ACGTACGGT", "NN"], 2)
-
-    assert np.linalg.norm(rows, axis=1) == pytest.approx([1, 0])
+    kmers = (6 * 1 - 2 * 2) / np.hypot(6, 2)
+    assert score == pytest.approx(1 / (1 + np.exp(-(kmers + 4 / 20 * 10 + 0.5))))
 
 
 def test_fitting_tells_compositions_apart_and_calibration_moves_the_middle():
@@ -136,8 +99,8 @@ def test_stored_and_read_back_it_scores_the_same():
     ("content", "kmer", "message"),
     [
         (b"", 2, "not a safetensors file"),
-        (FallbackModel(2, np.ones(10), 0.0).to_bytes(), 3, "a model on 3-mers"),
-        (FallbackModel(2, np.full(10, np.nan), 0.0).to_bytes(), 2, "finite"),
+        (FallbackModel(2, np.ones(74), 0.0).to_bytes(), 3, "a model on 3-mers"),
+        (FallbackModel(2, np.full(74, np.nan), 0.0).to_bytes(), 2, "finite"),
     ],
 )
 def test_what_is_no_model_is_refused(content, kmer, message):

@@ -23,6 +23,8 @@ def test_rates_are_those_of_sklearn():
     assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, call))
     assert found["sensitivity"] == pytest.approx(sk.recall_score(truth, call))
     assert found["specificity"] == pytest.approx(sk.recall_score(~truth, ~call))
+    assert found["auroc"] == pytest.approx(sk.roc_auc_score(truth, score))
+    assert found["average_precision"] == pytest.approx(sk.average_precision_score(truth, score))
     assert found["brier"] == pytest.approx(sk.brier_score_loss(truth, score))
     assert (found["n"], found["viruses"], found["others"]) == (400, truth.sum(), (~truth).sum())
 

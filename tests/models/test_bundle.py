@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from virnuc_dagster.classify.fallback import FallbackModel, feature_count, feature_of_code
+from virnuc_dagster.classify.composition import feature_count, kmer_feature
+from virnuc_dagster.classify.fallback import FallbackModel
 from virnuc_dagster.classify.head import predict
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.errors import BundleError, SettingsError
@@ -262,7 +263,7 @@ def add_fallback(folder: Path, golden: float | None = None) -> Path:
     """Give a bundle a fallback that calls windows rich in A and T viral."""
     kmers = [f"{a}{b}" for a in "ACGT" for b in "ACGT"]
     weights = np.zeros(feature_count(2))
-    weights[feature_of_code(2)[[5 * "ACGT".index(a) + "ACGT".index(b) for a, b in kmers if {a, b} <= set("AT")]]] = 3.0
+    weights[kmer_feature(2)[[5 * "ACGT".index(a) + "ACGT".index(b) for a, b in kmers if {a, b} <= set("AT")]]] = 3.0
     content = FallbackModel(2, weights, -1.0).to_bytes()
     (folder / "fallback.safetensors").write_bytes(content)
     ref = {"file": "fallback.safetensors", "sha256": hashlib.sha256(content).hexdigest()}

@@ -15,6 +15,7 @@ from virnuc_dagster.cli.batches import batches
 from virnuc_dagster.cli.checkpoints import checkpoints
 from virnuc_dagster.cli.completion import completion
 from virnuc_dagster.cli.doctor import doctor
+from virnuc_dagster.cli.evaluate import evaluate
 from virnuc_dagster.cli.export import export
 from virnuc_dagster.cli.models import models
 from virnuc_dagster.cli.predict import predict
@@ -28,6 +29,7 @@ Examples:
   virnuc up                      # the web UI on what was computed
   virnuc batches list            # what this home holds
   virnuc checkpoints validate    # is all of it whole?
+  virnuc evaluate genomes.fasta labels.tsv     # how good is a bundle on what I know?
   virnuc doctor                  # what this machine can do
 """
 
@@ -41,7 +43,7 @@ def virnuc(wanted: dict[str, bool], with_traceback: bool) -> None:
     wanted["traceback"] = with_traceback
 
 
-for command in (predict, up, batches, export, checkpoints, models, doctor, completion):
+for command in (predict, up, batches, export, checkpoints, models, evaluate, doctor, completion):
     virnuc.add_command(command)
 
 

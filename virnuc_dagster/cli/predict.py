@@ -62,7 +62,7 @@ def predict(
     """Say which sequences of FASTA or FASTQ files are viral (plain, gz, bz2, xz or zst; - is standard input)."""
     settings = Settings.read(**flags)
     console = Console(stderr=True)
-    call = _Call(
+    call = PredictCall(
         settings, console, quiet=quiet, level="skip" if skip_checkpoint_validation else "load", force=force_resume
     )
     results, first_error = [], None
@@ -87,8 +87,8 @@ def predict(
     return first_error.exit_code if first_error else 0
 
 
-class _Call:
-    """One call of `predict`: what is the same for all of its inputs."""
+class PredictCall:
+    """One call of `predict` (or of `evaluate`): what is the same for all of its inputs."""
 
     def __init__(self, settings: Settings, console: Console, *, quiet: bool, level: str, force: bool) -> None:
         self.settings, self.console, self.quiet, self.level, self.force = settings, console, quiet, level, force
@@ -109,6 +109,7 @@ class _Call:
 
         began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         bundle = open_bundle(self.settings.bundle)
+        bundle.load_fallback()  # used last: if it is damaged, say so before hours of work
         open_home(self.settings.home)
         device = str(resolve_device(self.settings.device))
         with ConsoleProgress(self.console, quiet=self.quiet) as progress:

@@ -1,0 +1,166 @@
+"""`virnuc evaluate`: how good a bundle is on labelled records, by the same assets and tables as `predict`."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from virnuc_dagster.checkpoints.files import make_folder, write_atomic
+from virnuc_dagster.cli.options import compute_options, home_option
+from virnuc_dagster.cli.predict import PredictCall
+from virnuc_dagster.cli.signals import interruptible
+from virnuc_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from virnuc_dagster.sequences.reader import SequenceRecord
+
+REPLICATES = 200
+_SECTIONS = ("open_windows", "no_frame_windows", "all_windows", "sequences")
+_SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auroc", "average_precision", "ece")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  virnuc evaluate genomes.fasta.gz labels.tsv --split val --floor-train train
+  virnuc evaluate genomes.fasta labels.tsv --bundle my-bundle --output evaluation --json
+
+LABELS is tab-separated with the columns id, label (virus or other), category, group, and maybe split. Metrics of
+windows and sequences are of those that have a score; coverage says how many do."""
+)
+@click.argument("fasta", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("labels", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--split", help="Evaluate only the records of this split.")
+@click.option("--floor-train", metavar="SPLIT", help="Train a plain 6-mer model on this split, to compare with.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for figures and tables.")
+@compute_options
+@click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
+@click.option("--quiet", is_flag=True, help="No progress, no table.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else on stderr.")
+@home_option
+def evaluate(
+    fasta: Path,
+    labels: Path,
+    split: str | None,
+    floor_train: str | None,
+    output: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Measure a bundle on labelled records: accuracy, areas, calibration, by category, with 95 % intervals."""
+    # Imported late: `--help` and usage errors need neither numpy nor scikit-learn.
+    from virnuc_dagster.models.bundle import open_bundle
+    from virnuc_dagster.report.evaluation import evaluation_files
+    from virnuc_dagster.sequences.labels import check_labels, read_labels
+    from virnuc_dagster.sequences.reader import read_sequences
+    from virnuc_dagster.stages.evaluation import figures, floor_figures, read_results
+
+    settings = Settings.read(**flags)
+    call = PredictCall(settings, Console(stderr=True), quiet=quiet, level="load", force=False)
+    chosen = {label.id: label for label in read_labels(labels, split)}
+    training = {label.id: label for label in read_labels(labels, floor_train)} if floor_train else {}
+    records = {record.id: record for record in read_sequences(fasta, name=fasta.name)}
+    check_labels(labels, [*chosen.values(), *training.values()], records)
+    found: dict[str, Any] = {
+        "bundle": settings.bundle,
+        "split": split,
+        "floor_train": floor_train,
+        "records": len(chosen),
+        "records_left_out": len(records) - len(chosen),
+    }
+    with interruptible():
+        with _results(call, fasta, split, [records[name] for name in records if name in chosen], output) as folder:
+            windows, sequences = read_results(folder)
+        spec = open_bundle(settings.bundle).spec
+        found |= figures(windows, sequences, chosen, roll_up=spec.roll_up, replicates=REPLICATES)
+        if training:
+            train, test = (
+                [(record.sequence, part[name]) for name, record in records.items() if name in part]
+                for part in (training, chosen)
+            )
+            floor = floor_figures(train, test, spec.window_length)
+            for name in _SECTIONS:
+                found[name]["floor"] = floor[name]
+    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if output is not None:
+        for name, content in {"evaluation.json": text.encode(), **evaluation_files(found)}.items():
+            write_atomic(output / name, content)
+    if as_json:
+        click.echo(text, nl=False)
+    elif not quiet:
+        _print(found)
+        if output is not None:
+            click.echo(f"\nfigures: {output}")
+    return 0
+
+
+@contextmanager
+def _results(
+    call: PredictCall, fasta: Path, split: str | None, records: list["SequenceRecord"], output: Path | None
+) -> Iterator[Path]:
+    """Run the pipeline on the chosen records and yield the folder of its result files."""
+    from virnuc_dagster.stages.keys import slug
+
+    name = slug(fasta.name) + (f"-{slug(split)}" if split else "")
+    with tempfile.TemporaryDirectory(prefix="virnuc-evaluate-") as scratch:
+        source = Path(scratch) / f"{name}.fasta"
+        with source.open("wb") as file:
+            for record in records:
+                file.write(b">" + record.description.encode() + b"\n" + record.sequence + b"\n")
+        folder = output / "predictions" if output else Path(scratch) / "predictions"
+        make_folder(folder.absolute())
+        if error := call.predict(str(source), "", folder, nested=False)["error"]:
+            raise error
+        yield folder
+
+
+def _print(found: dict[str, Any]) -> None:
+    """The figures as tables: sections, then categories of windows and of sequences."""
+    rows = [("", "n", "coverage", *(name.replace("_", " ") for name in _SHOWN))]
+    for name in _SECTIONS:
+        entry = found[name]
+        rows.append((name.replace("_", " "), *_cells(entry)))
+        if entry["n"]:
+            rows.append(("  95 % interval", "", "", *(_interval(entry["intervals"][key]) for key in _SHOWN)))
+            rows.append(("  mean of categories", "", "", *(_number(entry["macro"].get(key)) for key in _SHOWN)))
+        if floor := entry.get("floor"):
+            rows.append(("  6-mer floor", *_cells(floor)))
+    rows.append(("  without fallback", *_cells(found["sequences_without_fallback"])))
+    _print_table(rows)
+    for section in ("all_windows", "sequences"):
+        rows = [(section.replace("_", " "), "n", "coverage", "accuracy", "95 % interval")]
+        for category, entry in found[section]["by_category"].items():
+            share = _interval(entry["intervals"]["accuracy"])
+            rows.append((category, f"{entry['n']:,}", _number(entry["coverage"]), _number(entry["accuracy"]), share))
+        click.echo()
+        _print_table(rows)
+    calls = found["sequences"]["verdicts"]
+    click.echo(
+        f"\nverdicts: {_number(calls['called'])} of the sequences are called viral or non-viral, "
+        f"{_number(calls['right'])} of these calls are right"
+    )
+
+
+def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
+    return (f"{entry['n']:,}", _number(entry["coverage"]), *(_number(entry[name]) for name in _SHOWN))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(value: tuple[float, float] | None) -> str:
+    return "-" if value is None else f"{value[0]:.2f}-{value[1]:.2f}"
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
+        click.echo("  ".join(cells).rstrip())
