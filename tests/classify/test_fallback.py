@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virnuc_dagster.classify.composition import feature_count
-from virnuc_dagster.classify.fallback import FallbackModel, LabelledWindows, fit_fallback
+from virnuc_dagster.classify.fallback import FallbackModel, LabelledWindows, calibration_line, fit_fallback
 
 COMPLEMENT = str.maketrans("ACGTacgt", "TGCAtgca")
 
@@ -71,6 +71,8 @@ def test_fitting_tells_compositions_apart_and_calibration_moves_the_middle():
 
     assert ((plain.score(viral + other) >= 0.5) == truth).mean() > 0.95
     assert calibrated.score(rare.windows).mean() == pytest.approx(0.05, abs=0.01)
+    assert plain.calibrated(calibration_line(plain, rare)).to_bytes() == calibrated.to_bytes()
+    assert plain.calibrated((1.0, 0.0)).to_bytes() == plain.to_bytes()
 
 
 def test_weights_count_as_repeats():

@@ -47,6 +47,11 @@ class FallbackModel:
             scores[rows][empty] = np.nan
         return scores
 
+    def calibrated(self, line: tuple[float, float]) -> FallbackModel:
+        """The model with its log-odds put through a line (`calibration_line`)."""
+        slope, offset = line
+        return _as_stored(FallbackModel(self.kmer, self.weights * slope, self.bias * slope + offset))
+
     def to_bytes(self) -> bytes:
         """The model as a safetensors file: `weights` float32 and `bias` float32 (1,)."""
         from safetensors.numpy import save
@@ -96,7 +101,7 @@ def fit_fallback(
     """Fit the logistic regression and calibrate it.
 
     Fit it on windows of every kind: fitted on windows with open frames alone, it takes what has none (most of the
-    human genome) for viral. Takes 8 KB of memory a window for k = 6.
+    human genome) for viral. Takes 9 KB of memory a window for k = 6.
 
     Args:
         windows: N texts.
@@ -105,8 +110,7 @@ def fit_fallback(
         kmer: Letters of a k-mer.
         strength: C of the regression; less regularises more. With weights of mean 1; in cross-validation by group, less
             than 0.1 gained next to nothing, more lost.
-        calibration: Windows of groups that are not in `windows`, as the fallback will meet them: those without an
-            open frame. A line through their log-odds (Platt scaling) is fitted and becomes part of the weights.
+        calibration: Windows of groups that are not in `windows`, see `calibration_line`; None leaves it uncalibrated.
 
     Raises:
         ValueError: All windows are of one class, in either part.
@@ -115,16 +119,37 @@ def fit_fallback(
 
     regression = LogisticRegression(C=strength, max_iter=1000)
     regression.fit(_all_features(windows, kmer), np.asarray(is_virus, dtype=bool), sample_weight)
-    weights = regression.coef_[0].astype(np.float64)
-    bias = float(regression.intercept_[0])
-    if calibration is not None:
-        logit = _all_features(calibration.windows, kmer).astype(np.float64) @ weights + bias
-        line = LogisticRegression(C=np.inf)
-        line.fit(logit[:, None], np.asarray(calibration.is_virus, dtype=bool), calibration.sample_weight)
-        slope = float(line.coef_[0, 0])
-        weights, bias = weights * slope, bias * slope + float(line.intercept_[0])
-    # Through the stored precision, so that the fitted model scores as the one read back.
-    return FallbackModel.from_bytes(FallbackModel(kmer, weights, bias).to_bytes(), kmer)
+    weights, bias = regression.coef_[0].astype(np.float64), float(regression.intercept_[0])
+    model = _as_stored(FallbackModel(kmer, weights, bias))
+    return model if calibration is None else model.calibrated(calibration_line(model, calibration))
+
+
+def calibration_line(model: FallbackModel, held_out: LabelledWindows) -> tuple[float, float]:
+    """Platt scaling: the line that makes probabilities of a model's log-odds.
+
+    It may be found with a model fitted on a part of the data, and then be given to one fitted on all of it.
+
+    Args:
+        model: A model that was not fitted on any of these windows' groups.
+        held_out: Windows as the fallback will meet them: those without an open frame.
+
+    Returns:
+        Slope and offset.
+
+    Raises:
+        ValueError: All windows are of one class.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    logit = _all_features(held_out.windows, model.kmer).astype(np.float64) @ model.weights + model.bias
+    line = LogisticRegression(C=np.inf)
+    line.fit(logit[:, None], np.asarray(held_out.is_virus, dtype=bool), held_out.sample_weight)
+    return float(line.coef_[0, 0]), float(line.intercept_[0])
+
+
+def _as_stored(model: FallbackModel) -> FallbackModel:
+    """Through the stored precision, so that a fitted model scores as the one read back."""
+    return FallbackModel.from_bytes(model.to_bytes(), model.kmer)
 
 
 def _all_features(windows: Sequence[bytes | str], kmer: int) -> NDArray[np.float32]:

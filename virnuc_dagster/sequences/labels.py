@@ -96,22 +96,15 @@ def _check_columns(path: Path, found: Sequence[str], split: str | None) -> None:
 
 def _label(path: Path, line: int, row: dict[str, str | None]) -> Label:
     values = {name: (row.get(name) or "").strip() for name in (*COLUMNS, "split")}
+    problem = hint = ""
     if empty := [name for name in COLUMNS if not values[name]]:
-        raise InputError(
-            f"{path}, line {line}, id {values['id']!r}: no {' and no '.join(empty)}",
-            hint="fill every cell; a record that is alone in its group can have its id as group",
-            path=str(path),
-            line=line,
-            ids=[values["id"]],
-        )
-    if values["label"] not in _LABELS:
-        raise InputError(
-            f"{path}, line {line}, id {values['id']!r}: the label is {values['label']!r}",
-            hint="a label is virus or other",
-            path=str(path),
-            line=line,
-            ids=[values["id"]],
-        )
+        problem = f"no {' and no '.join(empty)}"
+        hint = "fill every cell; a record that is alone in its group can have its id as group"
+    elif values["label"] not in _LABELS:
+        problem, hint = f"the label is {values['label']!r}", "a label is virus or other"
+    if problem:
+        place = f"{path}, line {line}, id {values['id']!r}"
+        raise InputError(f"{place}: {problem}", hint=hint, path=str(path), line=line, ids=[values["id"]])
     return Label(values["id"], _LABELS[values["label"]], values["category"], values["group"], values["split"])
 
 
