@@ -1,51 +1,50 @@
-"""Debian's headless Chromium, driven over its own ChromeDriver; nothing is downloaded."""
+"""Debian's headless Chromium, driven by Playwright; nothing is downloaded."""
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.support.wait import WebDriverWait
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+READY = "document.documentElement.dataset.ready === 'yes'"
 
 
-def chromium_or_skip() -> tuple[str, str]:
-    """Paths of Chromium and ChromeDriver; without them skip, unless VIRNUC_REQUIRE_ALL forbids skipping."""
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser and driver:
-        return browser, driver
+def needs_chromium() -> None:
+    """Skip without a browser, unless VIRNUC_REQUIRE_ALL forbids skipping."""
+    if shutil.which("chromium"):
+        return
+    reason = "needs the Debian package chromium"
     if os.environ.get("VIRNUC_REQUIRE_ALL"):
-        pytest.fail("chromium and chromedriver are not installed: apt-get install chromium chromium-driver")
-    pytest.skip("chromium and chromedriver are not installed")
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @contextmanager
-def chromium(*flags: str, width: int = 1280, height: int = 1000) -> Iterator[webdriver.Chrome]:
-    """A browser with an empty profile, until the context ends."""
-    browser, driver = chromium_or_skip()
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", *flags):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        window = webdriver.Chrome(options=options, service=Service(driver))
+def chromium(width: int = 1280, height: int = 1000) -> Iterator["Page"]:
+    """A page of a browser with an empty profile, until the context ends."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         try:
-            yield window
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(60_000)
+            yield page
         finally:
-            window.quit()
+            browser.close()
 
 
-def wait_for(window: webdriver.Chrome, script: str, seconds: float = 20) -> object:
-    """Wait until a JavaScript expression is true, and return its value."""
-    return WebDriverWait(window, seconds, poll_frequency=0.02).until(
-        lambda browser: browser.execute_script(f"return {script}")
-    )
+def open_report(page: "Page", path: Path) -> None:
+    """Open a report page and wait until it is put together."""
+    page.goto(path.as_uri())
+    page.wait_for_function(READY, polling=10)
