@@ -151,7 +151,7 @@ def test_a_missing_optional_library_is_named_with_the_remedy(export, monkeypatch
     monkeypatch.setitem(sys.modules, package, None)
     code, target, (_, err) = export("predictions", kind)
     assert code == 1
-    assert f"pip install 'virnuc-dagster[{extra}]'" in err
+    assert f"pip install {package} (the extra `{extra}`" in err
     assert not list(target.parent.iterdir())
 
 

@@ -23,7 +23,7 @@ Examples:
   virnuc export demo --stage frames --format fasta --output proteins.faa
 
 BATCH is a batch's key or the beginning of it. fasta is for sequences (the whole input) and frames (the proteins),
-the other formats are for the rest. parquet needs virnuc-dagster[parquet], h5ad needs virnuc-dagster[anndata]."""
+the other formats are for the rest. parquet needs the package pyarrow, h5ad the package anndata."""
 )
 @batch_argument
 @click.option("--stage", required=True, type=click.Choice(_STAGES), help="Which results.")

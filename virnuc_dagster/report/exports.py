@@ -72,6 +72,8 @@ def frame_parts(frame_id: str) -> tuple[str, str, str]:
     return window_id.rsplit("_chunk_", 1)[0], window_id, frame_id[-2:]
 
 
+#: Extra of this package -> what it brings.
+EXTRAS = {"parquet": "pyarrow", "anndata": "anndata"}
 _OWNER = ("sequence_id", "window_id", "frame")
 
 
@@ -188,6 +190,6 @@ def _optional(module: str, extra: str) -> Any:
     except ImportError as error:
         raise VirnucError(
             f"this format needs the package {module.split('.')[0]}, which is not installed",
-            hint=f"pip install 'virnuc-dagster[{extra}]'",
+            hint=f"pip install {EXTRAS[extra]} (the extra `{extra}` of virnuc-dagster)",
             package=module,
         ) from error
