@@ -4,6 +4,7 @@
 """
 
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -12,8 +13,10 @@ import click
 from virnuc_dagster import __version__
 from virnuc_dagster.cli.batches import batches
 from virnuc_dagster.cli.checkpoints import checkpoints
+from virnuc_dagster.cli.completion import completion
 from virnuc_dagster.cli.doctor import doctor
 from virnuc_dagster.cli.evaluate import evaluate
+from virnuc_dagster.cli.export import export
 from virnuc_dagster.cli.models import models
 from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
@@ -34,11 +37,14 @@ Examples:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_EXAMPLES)
 @click.version_option(__version__, prog_name="virnuc")
-def virnuc() -> None:
+@click.option("--traceback", "with_traceback", is_flag=True, help="With an error, also show where it came from.")
+@click.pass_obj
+def virnuc(wanted: dict[str, bool], with_traceback: bool) -> None:
     """Find the viral sequences in a batch (VirNucPro on Dagster)."""
+    wanted["traceback"] = with_traceback
 
 
-for command in (predict, up, batches, checkpoints, models, train, evaluate, doctor):
+for command in (predict, up, batches, export, checkpoints, models, train, evaluate, doctor, completion):
     virnuc.add_command(command)
 
 
@@ -50,8 +56,11 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
         stderr: Where errors are written.
     """
     stderr = stderr or sys.stderr
+    wanted = {"traceback": False}
     try:
-        code = virnuc.main(list(argv) if argv is not None else None, prog_name="virnuc", standalone_mode=False)
+        code = virnuc.main(
+            list(argv) if argv is not None else None, prog_name="virnuc", standalone_mode=False, obj=wanted
+        )
     except click.exceptions.Exit as exit_request:
         return int(exit_request.exit_code)
     except click.ClickException as error:
@@ -63,6 +72,8 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
     except (KeyboardInterrupt, click.exceptions.Abort):
         return 130
     except VirnucError as error:
+        if wanted["traceback"]:
+            traceback.print_exception(error, file=stderr)
         print(f"error: {error}", file=stderr)
         return error.exit_code
     except MemoryError:

@@ -1,14 +1,14 @@
 """`virnuc batches`: what is in this home, and taking something out of it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from virnuc_dagster.cli.options import home_option
+from virnuc_dagster.cli.options import batch_argument, home_option
+from virnuc_dagster.cli.tables import print_table
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.settings import Settings
 
@@ -53,7 +53,13 @@ def add(inputs: tuple[Path, ...], **flags: Any) -> int:
     return 0
 
 
-@batches.command("list")
+@batches.command(
+    "list",
+    epilog="""\b
+Examples:
+  virnuc batches list
+  virnuc batches list --json | jq -r '.batches[] | select(.report == null) | .batch'""",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
 def list_batches(as_json: bool, **flags: Any) -> int:
@@ -70,16 +76,28 @@ def list_batches(as_json: bool, **flags: Any) -> int:
     if not rows:
         click.echo(f"no batch in {settings.home}; add one with `virnuc predict FILE --output DIR`")
         return 0
-    table = Table("batch", "sequences", "frames", "shards", "predicted", "report", box=None, pad_edge=False)
-    for row in rows:
-        counts = (f"{row[name]:,}" if row[name] is not None else "-" for name in ("sequences", "frames", "shards"))
-        table.add_row(row["batch"], *counts, f"{row['predicted_shards']:,}", "yes" if row["report"] else "-")
-    Console().print(table)
+    numbers = ("sequences", "viral", "frames", "shards", "predicted")
+    print_table(
+        ("batch", *numbers, "report"),
+        (
+            (
+                row["batch"], row["sequences"], (row["verdicts"] or {}).get("viral"), row["frames"], row["shards"],
+                row["predicted_shards"], "yes" if row["report"] else None,
+            )
+            for row in rows
+        ),
+        numbers=numbers,
+    )  # fmt: skip
     return 0
 
 
-@batches.command()
-@click.argument("batch")
+@batches.command(
+    epilog="""\b
+Examples:
+  virnuc batches show lambda          # the beginning of a key is enough
+  virnuc batches show lambda --json"""
+)
+@batch_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
 def show(batch: str, as_json: bool, **flags: Any) -> int:
@@ -92,8 +110,7 @@ def show(batch: str, as_json: bool, **flags: Any) -> int:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
-        for name, value in facts.items():
-            click.echo(f"{name:<18}{value:,}" if isinstance(value, int) else f"{name:<18}{value or '-'}")
+        print_table(("what", "value"), _lines(facts))
     return 0
 
 
@@ -103,7 +120,7 @@ Examples:
   virnuc batches remove lambda-3f9a1c07           # say what would go
   virnuc batches remove lambda-3f9a1c07 --yes"""
 )
-@click.argument("batch")
+@batch_argument
 @click.option("--yes", is_flag=True, help="Remove; without it, only say what would be removed.")
 @home_option
 def remove(batch: str, yes: bool, **flags: Any) -> int:
@@ -167,6 +184,32 @@ def resolve_batch(settings: Settings, store: Any, name: str, *, whole: bool = Fa
     raise InputError(f"no batch {name!r} in {settings.home}", hint="`virnuc batches list` shows what is there")
 
 
+def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """Facts of a batch in words."""
+    shards = facts["shards"]
+    for name in ("batch", "added_at", "sequences", "frames", "shards"):
+        yield name.replace("_", " "), facts[name]
+    for name in ("dnabert_s", "esm2", "predicted"):
+        yield (
+            f"{name} shards",
+            facts[f"{name}_shards"] if shards is None else f"{facts[f'{name}_shards']:,} of {shards:,}",
+        )
+    for verdict, count in (facts["verdicts"] or {}).items():
+        yield f"verdict: {verdict}", count
+    yield "report", facts["report"]
+
+
+def _verdicts(settings: Settings, batch: str) -> dict[str, int] | None:
+    """Verdict -> sequences, as the last report says; None without a readable one."""
+    from virnuc_dagster.report import paths
+
+    try:
+        found = json.loads((settings.reports / batch / paths.SUMMARY).read_bytes())["verdicts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(found)
+
+
 def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
     """Counts of one batch, from records alone; None where it is not cut yet."""
     from virnuc_dagster.report import paths
@@ -180,6 +223,7 @@ def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
     report = settings.reports / batch / paths.HTML
     return {
         "batch": batch,
+        "verdicts": _verdicts(settings, batch),
         "sequences": source.rows if source else None,
         "added_at": source.created_at if source else None,
         "frames": sum(record.rows for record in frames if record) if cut else None,

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from virnuc_dagster.cli.options import home_option
+from virnuc_dagster.cli.tables import output_console, print_table
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.settings import Settings
 
@@ -62,12 +61,10 @@ def validate(folder: Path | None, level: str, as_json: bool, **flags: Any) -> in
 
 def _print_findings(findings: Iterable[Any], folder: Path) -> None:
     """A table of what is not well; whole files are counted by kind and version."""
-    console = Console()
+    console = output_console()
     groups = Counter((f.kind or "unread", f.version or "-", f.status) for f in findings)
-    table = Table("kind", "version", "status", "files", box=None, pad_edge=False)
-    for (kind, version, status), number in sorted(groups.items()):
-        table.add_row(kind, version, Text(status, _STYLES[status]), f"{number:,}")
-    console.print(table)
+    rows = ((kind, version, Text(status, _STYLES[status]), n) for (kind, version, status), n in sorted(groups.items()))
+    print_table(("kind", "version", "status", "files"), rows, numbers=("files",))
     odd = [finding for finding in findings if finding.status not in ("ok", "superseded")]
     for finding in odd[:_LISTED_MAX]:
         path = finding.path.relative_to(folder) if finding.path.is_relative_to(folder) else finding.path

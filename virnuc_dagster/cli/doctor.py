@@ -30,7 +30,12 @@ class Finding:
     remedy: str = ""
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  virnuc doctor
+  virnuc doctor --json | jq '.[] | select(.ok | not)'"""
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
 def doctor(as_json: bool, **flags: Any) -> int:

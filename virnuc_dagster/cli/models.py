@@ -12,7 +12,12 @@ def models() -> None:
     """Model bundles: list, show, verify, import."""
 
 
-@models.command("list")
+@models.command(
+    "list",
+    epilog="""\b
+Example:
+  virnuc models list""",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def list_(as_json: bool) -> None:
     """Packaged bundles; any bundle folder can be given by its path too."""
@@ -30,7 +35,12 @@ def list_(as_json: bool) -> None:
         click.echo(f"{row['name']:<12} {row['window_length']:>5} bases  {row['description']}")
 
 
-@models.command()
+@models.command(
+    epilog="""\b
+Examples:
+  virnuc models show mini
+  virnuc models show ./my-bundle --json"""
+)
 @click.argument("bundle")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def show(bundle: str, as_json: bool) -> None:
@@ -54,7 +64,11 @@ def show(bundle: str, as_json: bool) -> None:
     click.echo(f"{'fallback':<11} {of_fallback}\n{'roll-up':<11} {facts['roll_up']}")
 
 
-@models.command()
+@models.command(
+    epilog="""\b
+Example:
+  virnuc models verify mini"""
+)
 @click.argument("bundle")
 def verify(bundle: str) -> None:
     """Check every digest, load every part, and reproduce the stored golden frame."""
@@ -67,7 +81,13 @@ def verify(bundle: str) -> None:
     click.echo(f"{opened.name}: {len(opened.spec.files())} files as recorded, all parts load, {golden}")
 
 
-@models.command("import")
+@models.command(
+    "import",
+    epilog="""\b
+Example:
+  virnuc models import --dnabert-s zhihan1996/DNABERT-S --esm2 facebook/esm2_t36_3B_UR50D \\
+      --head 500_model.pth --window-length 500 --output virnucpro-500""",
+)
 @click.option("--dnabert-s", required=True, help="Folder or hub id, e.g. zhihan1996/DNABERT-S.")
 @click.option("--esm2", required=True, help="Folder, hub id, or a fair-esm .pt file.")
 @click.option("--head", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))

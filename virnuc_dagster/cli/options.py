@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from virnuc_dagster.errors import VirnucError
+
 _HOME = click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), help="Folder of all results [default: .virnuc]."
 )
@@ -16,6 +18,22 @@ _COMPUTE = (
     click.option("--threads", type=int, help="CPU threads [default: 0, one a physical core]."),
     click.option("--token-budget", type=int, help="Tokens an encoder is fed at once; less needs less memory."),
 )
+
+
+def complete_batch(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
+    """Batch keys that a shell may complete to; nothing if the home cannot be read."""
+    from virnuc_dagster.settings import Settings
+
+    try:
+        folder = Settings.read(home=context.params.get("home")).store / "sequences"
+        return sorted(path.name for path in folder.iterdir() if path.name.startswith(begin))
+    except (VirnucError, OSError):
+        return []
+
+
+def batch_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`BATCH`, completed by the shell."""
+    return click.argument("batch", shell_complete=complete_batch)(function)
 
 
 def home_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import click
 from rich.console import Console
 
 from virnuc_dagster.checkpoints import LocalStore
-from virnuc_dagster.checkpoints.files import make_folder, write_atomic
+from virnuc_dagster.checkpoints.files import make_folder, rename, temporary_file, write_atomic
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.options import compute_options, home_option
 from virnuc_dagster.cli.signals import interruptible
@@ -193,19 +194,28 @@ class PredictCall:
             raise SettingsError(f"--output {folder} is not a folder", hint="name a new or an existing folder")
         make_folder(folder.absolute())
         for name in (*paths.REPRODUCIBLE, paths.PROVENANCE):
-            write_atomic(folder / name, (self.settings.reports / batch / name).read_bytes())
+            with (self.settings.reports / batch / name).open("rb") as file:
+                copy = partial(shutil.copyfileobj, file)
+                with temporary_file(folder / name, copy) as path:
+                    rename(path, folder / name)
 
 
 def _has_shards(count: dict[str, Any]) -> bool:
     return bool(count["computed_shards"] or count["reused_shards"] or count["failed_shards"])
 
 
+def _printable(text: str) -> str:
+    """Text that cannot steer a terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def _print_result(result: dict[str, Any]) -> None:
     folder, summary = Path(result["output"]), result["summary"]
-    rows = [line.split("\t") for line in (folder / paths.SEQUENCES).read_text().splitlines()]
-    if len(rows) - 1 <= LISTED_MAX:
-        shown = [(row[0], row[1], f"{row[3]}/{row[2]}", row[5], row[6]) for row in rows]
-        shown[0] = ("sequence", "bases", "scored/windows", "score", "verdict")
+    if summary["sequences"] <= LISTED_MAX:
+        # Not splitlines: an id may hold any of the odd characters that Python takes for a line's end.
+        rows = [line.split("\t") for line in (folder / paths.SEQUENCES).read_text().split("\n")[1:-1]]
+        shown = [("sequence", "bases", "scored/windows", "score", "verdict")]
+        shown += [(_printable(r[0]), r[1], f"{int(r[3]) + int(r[4])}/{r[2]}", r[5], r[6]) for r in rows]
         widths = [max(len(row[column]) for row in shown) for column in range(5)]
         for row in shown:
             click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

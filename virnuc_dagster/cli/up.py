@@ -10,7 +10,12 @@ from virnuc_dagster.cli.options import home_option
 from virnuc_dagster.settings import HOME_VARIABLE, Settings
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  virnuc up                       # http://127.0.0.1:3000
+  virnuc up --port 3001 --home /data/virnuc"""
+)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; the UI has no log-in.")
 @home_option

@@ -3,18 +3,27 @@
 Columns and their meaning: docs/results.md. The two files of the original program keep its format (method.md §5).
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from virnuc_dagster.classify.consensus import FrameScore, SequenceScore, Source, Verdict
+from virnuc_dagster.report import paths
+from virnuc_dagster.report.outputs import Output
 
-SEQUENCE_COLUMNS = ("sequence_id", "length", "windows", "scored_windows", "fallback_windows", "score", "verdict")
-WINDOW_COLUMNS = (
-    "sequence_id", "window_id", "start", "end", "frames", "score_others", "score_virus", "is_virus", "source",
-)  # fmt: skip
+COLUMNS: dict[str, tuple[str, ...]] = {
+    paths.SEQUENCES: (
+        "sequence_id", "length", "windows", "scored_windows", "fallback_windows", "score", "verdict",
+    ),
+    paths.WINDOWS: (
+        "sequence_id", "window_id", "start", "end", "frames", "score_others", "score_virus", "is_virus", "source",
+    ),
+    paths.FRAMES: (
+        "sequence_id", "window_id", "frame", "strand", "start", "end", "score_others", "score_virus", "is_virus",
+    ),
+    paths.FRAMES_ORIGINAL: ("Sequence_ID", "Prediction", "score1", "score2"),
+    paths.WINDOWS_ORIGINAL: ("Modified_ID", "Is_Virus"),
+}  # fmt: skip
 MISSING = "NA"
 _FASTA_WIDTH = 60
 
@@ -29,79 +38,97 @@ def score(value: float | None) -> str:
     return MISSING if value is None else f"{value:.6f}"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    lines = ["\t".join(columns), *("\t".join(map(str, row)) for row in rows)]
-    return ("\n".join(lines) + "\n").encode()
+def lines(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as tab-separated text."""
+    return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
-def sequences_tsv(sequences: Iterable[SequenceScore]) -> bytes:
-    """A row an input sequence, in input order."""
-    return _table(
-        SEQUENCE_COLUMNS,
-        (
-            (s.id, s.length, len(s.windows), s.scored_windows, s.fallback_windows, score(s.score), s.verdict.value)
-            for s in sequences
-        ),
-    )
-
-
-def windows_tsv(sequences: Iterable[SequenceScore]) -> bytes:
-    """A row a window, in input order; `start` counts from 0, `end` is one past the last base."""
-    return _table(
-        WINDOW_COLUMNS,
-        (
-            (
-                s.id, w.id, w.start, w.end, w.frames, number(w.others), number(w.virus),
-                MISSING if w.is_virus is None else w.is_virus, w.source.value,
-            )
-            for s in sequences
-            for w in s.windows
-        ),
+def sequence_row(sequence: SequenceScore) -> tuple[object, ...]:
+    """One input sequence."""
+    return (
+        sequence.id, sequence.length, len(sequence.windows), sequence.scored_windows, sequence.fallback_windows,
+        score(sequence.score), sequence.verdict.value,
     )  # fmt: skip
 
 
-def prediction_results(frames: Iterable[FrameScore]) -> bytes:
-    """The original's table: a row a scored frame, in input order."""
-    return _table(
-        ("Sequence_ID", "Prediction", "score1", "score2"),
-        ((f.id, "virus" if f.is_virus else "others", number(f.others), number(f.virus)) for f in frames),
-    )
+def window_rows(sequence: SequenceScore) -> Iterator[tuple[object, ...]]:
+    """The windows of a sequence, in order; `start` counts from 0, `end` is one past the last base."""
+    for w in sequence.windows:
+        is_virus = MISSING if w.is_virus is None else w.is_virus
+        yield (
+            sequence.id, w.id, w.start, w.end, w.frames, number(w.others), number(w.virus), is_virus, w.source.value,
+        )  # fmt: skip
 
 
-def highest_score(sequences: Iterable[SequenceScore]) -> bytes:
-    """The original's table: a row a window with scored frames, in lexicographic order of the window ids."""
-    windows = (w for s in sequences for w in s.windows if w.source is Source.FRAME)
-    return _table(("Modified_ID", "Is_Virus"), ((w.id, w.is_virus) for w in sorted(windows, key=lambda w: w.id)))
-
-
-def viral_fasta(sequences: Iterable[SequenceScore], descriptions: Sequence[str], texts: Sequence[str]) -> bytes:
-    """The viral sequences with their whole header, in input order.
+def frame_rows(
+    sequence_id: str, spans: Sequence[Sequence[int]], frames: Iterable[FrameScore]
+) -> Iterator[tuple[object, ...]]:
+    """The scored frames of a sequence; `start` and `end` are those of its codons on the forward strand.
 
     Args:
-        sequences: All sequences.
-        descriptions: Header of each.
-        texts: Bases of each.
+        sequence_id: Id of the sequence.
+        spans: (start, end) of its windows.
+        frames: Its scored frames, in order.
     """
-    lines = []
-    for scored, description, text in zip(sequences, descriptions, texts, strict=True):
-        if scored.verdict is Verdict.VIRAL:
-            lines.append(f">{description}")
-            lines += [text[i : i + _FASTA_WIDTH] for i in range(0, len(text), _FASTA_WIDTH)]
-    return "".join(line + "\n" for line in lines).encode()
+    for frame in frames:
+        first, last = spans[int(frame.window_id.rsplit("_", 1)[1]) - 1]
+        name, offset = frame.id[-2:], int(frame.id[-1]) - 1
+        span = (last - first - offset) // 3 * 3
+        start = first + offset if name[0] == "F" else last - offset - span
+        yield (
+            sequence_id, frame.window_id, name, "+" if name[0] == "F" else "-", start, start + span,
+            number(frame.others), number(frame.virus), frame.is_virus,
+        )  # fmt: skip
 
 
-def summary(batch: str, sequences: Sequence[SequenceScore], frames: int, scored_frames: int) -> dict[str, Any]:
-    """Counts of a batch; nothing in it varies between calls."""
-    verdicts = Counter(s.verdict for s in sequences)
-    return {
-        "batch": batch,
-        "complete": frames == scored_frames,
-        "sequences": len(sequences),
-        "bases": sum(s.length for s in sequences),
-        "windows": sum(len(s.windows) for s in sequences),
-        "scored_windows": sum(s.scored_windows for s in sequences),
-        "fallback_windows": sum(s.fallback_windows for s in sequences),
-        "frames": frames,
-        "scored_frames": scored_frames,
-        "verdicts": {v.value: verdicts[v] for v in Verdict if v is not Verdict.INCOMPLETE or verdicts[v]},
-    }
+def original_frame_rows(frames: Iterable[FrameScore]) -> Iterator[tuple[object, ...]]:
+    """The original's table: a row a scored frame, in input order."""
+    for f in frames:
+        yield f.id, "virus" if f.is_virus else "others", number(f.others), number(f.virus)
+
+
+def fasta(description: str, text: str) -> str:
+    """One record with its whole header."""
+    return f">{description}\n" + "".join(f"{text[i : i + _FASTA_WIDTH]}\n" for i in range(0, len(text), _FASTA_WIDTH))
+
+
+class Tables:
+    """The files of `paths.TABLES` while they are written.
+
+    Args:
+        outputs: Name -> open file.
+    """
+
+    def __init__(self, outputs: Mapping[str, Output]) -> None:
+        self._outputs = outputs
+        for name, output in outputs.items():
+            if name in COLUMNS:
+                output.write(lines([COLUMNS[name]]))
+
+    def add_frames(self, sequence_id: str, spans: Sequence[Sequence[int]], frames: Sequence[FrameScore]) -> None:
+        """Write the scored frames of one sequence."""
+        if frames:
+            self._outputs[paths.FRAMES].write(lines(frame_rows(sequence_id, spans, frames)))
+            self._outputs[paths.FRAMES_ORIGINAL].write(lines(original_frame_rows(frames)))
+
+    def add_sequence(self, sequence: SequenceScore, description: str, text: str) -> None:
+        """Write one sequence and its windows; if it is viral, also its bases under its whole header."""
+        self._outputs[paths.SEQUENCES].write(lines([sequence_row(sequence)]))
+        self._outputs[paths.WINDOWS].write(lines(window_rows(sequence)))
+        if sequence.verdict is Verdict.VIRAL:
+            self._outputs[paths.VIRAL_FASTA].write(fasta(description, text))
+
+
+class OriginalWindows:
+    """The original's table of windows with scored frames: in lexicographic order, so kept until all are known."""
+
+    def __init__(self) -> None:
+        self._windows: list[tuple[str, bool]] = []
+
+    def add(self, sequence: SequenceScore) -> None:
+        """Take the windows of one sequence."""
+        self._windows += [(w.id, bool(w.is_virus)) for w in sequence.windows if w.source is Source.FRAME]
+
+    def text(self) -> str:
+        """The whole file."""
+        return lines([COLUMNS[paths.WINDOWS_ORIGINAL], *sorted(self._windows)])

@@ -1,30 +1,39 @@
 """The report of a batch: manifest + predictions -> verdicts and result files. An incomplete batch says so."""
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import repeat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from virnuc_dagster import __version__
-from virnuc_dagster.checkpoints import CheckpointKey, CheckpointStore, Level, Payload, differences
+from virnuc_dagster.checkpoints import CheckpointStore, Level, Payload, differences
 from virnuc_dagster.checkpoints.files import make_folder, write_atomic
 from virnuc_dagster.classify.consensus import (
     FrameScore,
     SequenceScore,
     Source,
+    Verdict,
     WindowScore,
     score_sequence,
     score_windows,
     with_fallback,
 )
+from virnuc_dagster.classify.roll_up import ROLL_UPS
 from virnuc_dagster.errors import VirnucError
-from virnuc_dagster.report import html, paths, tables
+from virnuc_dagster.report import multiqc, paths
+from virnuc_dagster.report.counts import BatchCounts
+from virnuc_dagster.report.outputs import Output, write_together
+from virnuc_dagster.report.page import PageContent, page
+from virnuc_dagster.report.quality import warnings
+from virnuc_dagster.report.rows import PageRows
+from virnuc_dagster.report.tables import OriginalWindows, Tables
 from virnuc_dagster.sequences.windows import window_spans
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
+from virnuc_dagster.stages.batch import BATCH, SEQUENCES
+from virnuc_dagster.stages.embedding_sample import sample_map
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.shards import IMPORTED, PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.report_facts import imported_shards, report_facts, report_provenance
+from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
 
 if TYPE_CHECKING:
     from virnuc_dagster.classify.fallback import FallbackModel
@@ -36,54 +45,106 @@ _FALLBACK_WINDOWS = 4_096
 
 @dataclass(frozen=True)
 class Report:
-    """What a report holds: its folder, the counts, and the verdict of every sequence in input order."""
+    """What was written: the folder and the counts."""
 
     folder: Path
     summary: dict[str, Any]
-    sequences: list[SequenceScore]
-    missing_shards: list[str]
 
 
 def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, folder: Path) -> Report:
-    """Write all result files of a batch; each is replaced atomically.
+    """Write all result files of a batch, each replaced atomically, in one pass over its sequences.
 
     Only predictions with the wanted provenance count: a shard whose stored result is missing, stale or made with
-    another bundle leaves its sequences `incomplete`.
+    another bundle leaves its sequences `incomplete`. One shard is in memory at a time, and the batch's sequences.
 
     Raises:
         CheckpointError: The manifest or a prediction is damaged.
+        NoSpaceError, StorageError: The folder cannot be written.
     """
-    level = stage.options.level
+    level, spec = stage.options.level, stage.bundle.spec
     manifest = store.load(batch_checkpoint(BATCH, batch), level)
     source = store.load(batch_checkpoint(SEQUENCES, batch), level)
     if manifest["ids"] != source["ids"]:
         raise AssertionError(f"{batch}: the manifest does not list the stored sequences")
     shards = _current_shards(store, stage, manifest)
-    frames = list(_frames(store, manifest, shards, level))
-    windows = _windows(manifest, frames)
-    if fallback := stage.bundle.load_fallback():
-        windows = score_without_frames(windows, source["sequence"], fallback)
-    sequences = list(_sequences(manifest, windows, stage.bundle.spec))
-    scored = [frame for frame in frames if frame is not None]
-    summary = tables.summary(batch, sequences, len(frames), len(scored))
-    facts = _facts(store, batch, stage, manifest)
-    if imported := _imported_shards(store, stage, shards):
-        summary["imported_shards"] = len(imported)
-        facts["imported"] = f"{len(imported):,} of {len(shards):,} shards hold embeddings computed by another program"
-    files = {
-        paths.SEQUENCES: tables.sequences_tsv(sequences),
-        paths.WINDOWS: tables.windows_tsv(sequences),
-        paths.FRAMES_ORIGINAL: tables.prediction_results(scored),
-        paths.WINDOWS_ORIGINAL: tables.highest_score(sequences),
-        paths.VIRAL_FASTA: tables.viral_fasta(sequences, source["description"], source["sequence"]),
-        paths.SUMMARY: _json(summary),
-        paths.HTML: html.page(summary, sequences, facts),
-        paths.PROVENANCE: _json(_provenance(store, batch, stage, shards)),
-    }
     make_folder(folder)
-    for name, data in files.items():
+    gathered = _write_tables(store, batch, stage, manifest, source, shards, folder)
+    del source  # the largest thing in memory, and no longer needed
+    imported = imported_shards(store, stage, shards)
+    summary = gathered.counts.summary() | ({"imported_shards": len(imported)} if imported else {})
+    found = sample_map(store, manifest, [shard for shard, current in shards.items() if current], level)
+    content = PageContent(
+        summary,
+        gathered.rows,
+        bins=gathered.counts.bins,
+        warnings=[*warnings(gathered.counts), *found.warnings],
+        facts=report_facts(store, batch, stage, manifest, shards, imported),
+        window_length=manifest["window_length"],
+        thresholds=spec.thresholds,
+        roll_up=(ROLL_UPS[spec.roll_up].__doc__ or spec.roll_up).partition("\n")[0],
+        embeddings=found.map,
+        verdicts=gathered.verdicts,
+    )
+    for name, data in {
+        paths.SUMMARY: _json(summary),
+        paths.MULTIQC_VERDICTS: _json(multiqc.verdicts(summary)),
+        paths.MULTIQC_COLUMNS: _json(multiqc.columns(summary)),
+        paths.HTML: page(content),
+        paths.PROVENANCE: _json(report_provenance(store, batch, stage, shards)),
+    }.items():
         write_atomic(folder / name, data)
-    return Report(folder, summary, sequences, [shard for shard, current in shards.items() if not current])
+    return Report(folder, summary)
+
+
+@dataclass
+class _Gathered:
+    """What one pass over the sequences leaves in memory."""
+
+    counts: BatchCounts
+    rows: PageRows = field(default_factory=PageRows)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
+def _write_tables(
+    store: CheckpointStore,
+    batch: str,
+    stage: PredictionStage,
+    manifest: Payload,
+    source: Payload,
+    shards: dict[str, bool],
+    folder: Path,
+) -> _Gathered:
+    """The files with a row a sequence, window or frame."""
+    level, spec = stage.options.level, stage.bundle.spec
+    counts = _start_counts(batch, manifest, shards)
+    gathered, original = _Gathered(counts), OriginalWindows()
+
+    def fill(outputs: Mapping[str, Output]) -> None:
+        tables = Tables(outputs)
+        windows = _windows(manifest, _frames(store, manifest, shards, level), tables.add_frames)
+        if fallback := stage.bundle.load_fallback():
+            windows = score_without_frames(windows, source["sequence"], fallback)
+        texts = zip(source["description"], source["sequence"], strict=True)
+        for sequence, (description, text) in zip(_sequences(manifest, windows, spec), texts, strict=True):
+            tables.add_sequence(sequence, description, text)
+            original.add(sequence)
+            counts.add(sequence)
+            gathered.rows.add(sequence)
+            gathered.verdicts.append(sequence.verdict)
+
+    write_together({name: folder / name for name in paths.TABLES}, fill)
+    write_atomic(folder / paths.WINDOWS_ORIGINAL, original.text().encode())
+    return gathered
+
+
+def _start_counts(batch: str, manifest: Payload, shards: dict[str, bool]) -> BatchCounts:
+    """Counts with what the manifest knows of frames."""
+    counts = BatchCounts(batch, manifest["window_length"])
+    counts.frames = sum(manifest["shard_rows"])
+    rows = zip(manifest["shards"], manifest["shard_rows"], strict=True)
+    counts.scored_frames = sum(count for shard, count in rows if shards[shard])
+    counts.ambiguous_frames = int(manifest["ambiguous"].sum())
+    return counts
 
 
 def _json(value: Any) -> bytes:
@@ -117,20 +178,23 @@ def _frames(
             yield FrameScore(frame, others, virus)
 
 
-def _windows(manifest: Payload, frames: list[FrameScore | None]) -> Iterator[list[WindowScore]]:
-    """The windows of each sequence, with the scores of their frames.
+def _windows(
+    manifest: Payload,
+    frames: Iterator[FrameScore | None],
+    on_frames: Callable[[str, list[list[int]], list[FrameScore]], None],
+) -> Iterator[list[WindowScore]]:
+    """The windows of each sequence, with the scores of their frames; `on_frames` is told of these before.
 
     A window could hold a missing frame: while one is missing, no window of the sequence is scored.
     """
-    position = 0
     counts = zip(manifest["ids"], manifest["length"].tolist(), manifest["frames"].tolist(), strict=True)
     for sequence_id, length, count in counts:
-        mine = [frame for frame in frames[position : position + count] if frame is not None]
-        position += count
+        mine = [frame for frame in islice(frames, count) if frame is not None]
         spans = window_spans(length, manifest["window_length"]).tolist()
+        on_frames(sequence_id, spans, mine)
         yield list(score_windows(sequence_id, spans, mine if len(mine) == count else None))
-    if position != len(frames):
-        raise AssertionError(f"{len(frames)} frames, {position} of them belong to a sequence")
+    if next(frames, frames) is not frames:
+        raise AssertionError("more frames than the sequences have")
 
 
 def score_without_frames(
@@ -175,49 +239,3 @@ def _sequences(
             roll_up=bundle.roll_up,
             complete=all(window.source is not Source.MISSING for window in mine),
         )
-
-
-def _facts(store: CheckpointStore, batch: str, stage: PredictionStage, manifest: Payload) -> dict[str, str]:
-    source = store.record(batch_checkpoint(SEQUENCES, batch))
-    spec = stage.bundle.spec
-    viral, non_viral, share = spec.thresholds.viral, spec.thresholds.non_viral, spec.thresholds.scored_share
-    return {
-        "content of the input (sha256)": source.provenance["inputs"]["content"] if source else "",
-        "bundle": spec.name,
-        "verdicts": f"viral from {viral}, non-viral up to {non_viral}; uncertain under {share:.0%} scored windows",
-        "roll-up of window scores": spec.roll_up,
-        **({"fallback (sha256)": spec.fallback.weights.sha256} if spec.fallback else {}),
-        "about the bundle": spec.description,
-        "precision": stage.options.precision,
-        "window length": f"{manifest['window_length']} bases",
-        "shard size": f"{manifest['shard_size']:,} frames",
-        "virnuc-dagster": __version__,
-    }
-
-
-def _imported_shards(store: CheckpointStore, stage: PredictionStage, shards: dict[str, bool]) -> list[str]:
-    """Shards of the report whose embeddings were imported."""
-    keys = (shard_checkpoint(part.name, shard) for shard, current in shards.items() if current for part in stage.inputs)
-    records = ((key.shard, store.record(key)) for key in keys)
-    return sorted({shard for shard, record in records if record and IMPORTED in record.provenance})
-
-
-def _provenance(store: CheckpointStore, batch: str, stage: PredictionStage, shards: dict[str, bool]) -> dict[str, Any]:
-    """Digests and provenance of every checkpoint behind the report."""
-    keys = [batch_checkpoint(SEQUENCES, batch), batch_checkpoint(BATCH, batch)]
-    names = [FRAMES, *(part.name for part in stage.inputs), PREDICTIONS]
-    keys += [CheckpointKey(name, batch, shard) for shard, current in shards.items() if current for name in names]
-    checkpoints = {}
-    for key in keys:
-        record = store.record(key)
-        if record is not None:
-            checkpoints[str(key)] = {"sha256": record.sha256, "created_at": record.created_at} | record.provenance
-    return {
-        "batch": batch,
-        "bundle": stage.bundle.spec.name,
-        "roll_up": stage.bundle.spec.roll_up,
-        **stage.bundle.provenance("fallback"),
-        "precision": stage.options.precision,
-        "missing_shards": [shard for shard, current in shards.items() if not current],
-        "checkpoints": checkpoints,
-    }

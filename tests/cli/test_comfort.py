@@ -1,0 +1,89 @@
+"""What makes the command line pleasant: examples, completion, plain pipes, remedies, tracebacks on request."""
+
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+
+from virnuc_dagster.cli import main
+from virnuc_dagster.cli.app import virnuc
+from virnuc_dagster.cli.predict import _print_result
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", list(commands(virnuc)), ids=" ".join)
+def test_every_command_has_help_with_an_example_of_itself(path, capsys):
+    assert main([*path, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"virnuc {' '.join(path)}" in shown.split("Example", 1)[1], shown
+
+
+@pytest.mark.parametrize(
+    ("shell", "sign"), [("bash", "complete -o nosort"), ("zsh", "#compdef virnuc"), ("fish", "complete --")]
+)
+def test_completion_scripts_are_clicks_own(shell, sign, capsys):
+    assert main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert sign in out
+    assert "_VIRNUC_COMPLETE" in out
+
+
+def test_batch_keys_are_completed(tmp_path):
+    (tmp_path / "store" / "sequences" / "lambda-3f9a1c07").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "virnuc_dagster"],
+        env={**os.environ, "VIRNUC_HOME": str(tmp_path), "_VIRNUC_COMPLETE": "bash_complete",
+             "COMP_WORDS": "virnuc batches show la", "COMP_CWORD": "3"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "plain,lambda-3f9a1c07\n"
+
+
+def test_a_piped_table_is_neither_coloured_nor_cut(tmp_path, capsys):
+    name = "a-very-long-name-of-a-sequencing-run-that-would-not-fit-into-eighty-columns-beside-the-rest"
+    (tmp_path / f"{name}.fa").write_text(">s\n" + "GCTGCC" * 90 + "\n")
+    home = ["--home", str(tmp_path / "home")]
+    assert main(["batches", "add", str(tmp_path / f"{name}.fa"), *home]) == 0
+    capsys.readouterr()
+    for arguments in (["batches", "list"], ["batches", "show", name], ["checkpoints", "validate"]):
+        assert main([*arguments, *home]) == 0
+        out = capsys.readouterr().out
+        assert "\x1b" not in out
+        assert "…" not in out
+        assert all(line == line.rstrip() for line in out.splitlines())
+    assert main(["batches", "list", *home]) == 0
+    heading, row = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert heading == ["batch", "sequences", "viral", "frames", "shards", "predicted", "report"]
+    assert row[0].startswith(name[:60])
+    assert row[1:3] == ["1", "-"]
+
+
+def test_an_error_has_a_remedy_and_a_traceback_only_on_request(tmp_path, capsys):
+    arguments = ["predict", str(tmp_path / "none.fa"), "--output", str(tmp_path / "o"), "--home", str(tmp_path)]
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert "  -> " in err
+    assert main(["--traceback", *arguments]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert "  -> " in err
+
+
+def test_an_id_cannot_steer_the_terminal(tmp_path, capsys):
+    (tmp_path / "sequences.tsv").write_text("header\n\x1b[2Jx\u2028y\t9\t3\t1\t1\t0.5\tviral\n")
+    summary = {"sequences": 1, "verdicts": {"viral": 1}, "complete": True}
+    _print_result({"output": str(tmp_path), "summary": summary})
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\N{REPLACEMENT CHARACTER}[2Jx\N{REPLACEMENT CHARACTER}y" in out
+    assert "2/3" in out

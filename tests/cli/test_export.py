@@ -1,0 +1,161 @@
+"""Exports, each read back by the library that its users use, and equal to the store bit for bit."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from virnuc_dagster.checkpoints import CheckpointKey, LocalStore
+from virnuc_dagster.cli import main
+from virnuc_dagster.stages.export import FORMATS
+
+STAGES = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home with one batch of several shards, all computed."""
+    root = tmp_path_factory.mktemp("export")
+    (root / "x.fa").write_text("".join(f">seq_{i} header {i}\n" + "GCTGCC" * (70 + 9 * i) + "\n" for i in range(4)))
+    arguments = ["predict", str(root / "x.fa"), "--output", str(root / "out"), "--shard-size", "7", "--threads", "1"]
+    assert main([*arguments, "--home", str(root / "home"), "--quiet"]) == 0
+    return root / "home"
+
+
+@pytest.fixture
+def export(home, tmp_path, capsys):
+    def run(stage: str, kind: str, *more: str):
+        target = tmp_path / "deep" / f"{stage}.{kind}"
+        code = main(
+            ["export", "x", "--stage", stage, "--format", kind, "--output", str(target), "--home", str(home), *more]
+        )
+        return code, target, capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def stored(home):
+    """Stage -> ids and values as the store holds them."""
+    store = LocalStore(home / "store")
+    found = {}
+    for stage in STAGES:
+        parts = [store.load(key) for key in store.list(stage)]
+        assert len(parts) > 1
+        found[stage] = [i for part in parts for i in part["ids"]], np.concatenate([p["data"].numpy() for p in parts])
+    return found
+
+
+def read_tsv(path):
+    header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
+    assert header[0] == "id"
+    return [row[0] for row in rows], np.array([row[1:] for row in rows], np.float32)
+
+
+def read_parquet(path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(path)
+    assert table.column("sequence_id").to_pylist()[0] == "seq_0"
+    assert json.loads(table.schema.metadata[b"virnuc"])["batch"].startswith("x-")
+    if "embedding" in table.column_names:
+        return table.column("id").to_pylist(), np.stack(table.column("embedding").to_pylist()).astype(np.float32)
+    values = [table.column(name).to_numpy() for name in ("score_others", "score_virus")]
+    return table.column("id").to_pylist(), np.stack(values, axis=1)
+
+
+def read_safetensors(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return json.loads(file.metadata()["ids"]), file.get_tensor("data")
+
+
+def read_h5ad(path):
+    table = pytest.importorskip("anndata").read_h5ad(path)
+    assert list(table.obs["frame"].unique()) != []
+    assert table.obs["sequence_id"].iloc[0] == "seq_0"
+    assert json.loads(table.uns["virnuc"])["batch"].startswith("x-")
+    return table.obs_names.tolist(), np.asarray(table.X)
+
+
+READERS = {"tsv": read_tsv, "parquet": read_parquet, "safetensors": read_safetensors, "h5ad": read_h5ad}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("kind", READERS)
+def test_a_round_trip_gives_equal_values(export, stored, stage, kind):
+    code, target, (out, _) = export(stage, kind, "--json")
+    ids, values = READERS[kind](target)
+
+    assert code == 0
+    assert ids == stored[stage][0]
+    assert values.dtype == np.float32
+    assert values.tobytes() == stored[stage][1].tobytes()
+    assert json.loads(out)["shape"] == list(values.shape)
+    assert [p.name for p in target.parent.iterdir()] == [target.name]
+
+
+def test_fasta_gives_proteins_and_the_whole_input(export, home):
+    from Bio import SeqIO
+
+    code, target, _ = export("frames", "fasta")
+    assert code == 0
+    proteins = {record.id: str(record.seq) for record in SeqIO.parse(target, "fasta")}
+    frames = [LocalStore(home / "store").load(key) for key in LocalStore(home / "store").list("frames")]
+    assert proteins == {i: p for part in frames for i, p in zip(part["ids"], part["protein"], strict=True)}
+
+    code, target, _ = export("sequences", "fasta")
+    assert code == 0
+    assert [r.description for r in SeqIO.parse(target, "fasta")] == [f"seq_{i} header {i}" for i in range(4)]
+
+
+@pytest.mark.parametrize(("stage", "kind"), [("predictions", "fasta"), ("frames", "h5ad"), ("sequences", "tsv")])
+def test_a_format_that_does_not_fit_is_refused(export, stage, kind):
+    code, target, (_, err) = export(stage, kind)
+    assert code == 2
+    assert ", ".join(FORMATS[stage]) in err
+    assert not target.exists()
+
+
+def test_missing_and_mixed_shards_are_not_exported(home, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "home"
+    shutil.copytree(home, copy)
+    store = LocalStore(copy / "store")
+    arguments = ["export", "x", "--stage", "predictions", "--format", "tsv", "--home", str(copy)]
+    arguments += ["--output", str(tmp_path / "f")]
+    keys = store.list("predictions")
+    payload, record = store.load(keys[0]), store.record(keys[0])
+
+    store.save(keys[0], payload, record.provenance | {"precision": "other"})
+    assert main(arguments) == 1
+    assert "not made alike" in capsys.readouterr().err
+
+    store.save(keys[0], payload, record.provenance | {"inputs": {"esm2_embeddings": "0" * 64}})
+    assert main(arguments) == 1
+    assert "was not made from" in capsys.readouterr().err
+
+    store.remove(CheckpointKey("predictions", keys[1].batch, keys[1].shard))
+    assert main(arguments) == 1
+    assert f"1 of {len(keys)} shards have no result" in capsys.readouterr().err
+    assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "kind", "extra"), [("pyarrow", "parquet", "parquet"), ("anndata", "h5ad", "anndata")]
+)
+def test_a_missing_optional_library_is_named_with_the_remedy(export, monkeypatch, package, kind, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, target, (_, err) = export("predictions", kind)
+    assert code == 1
+    assert f"pip install {package} (the extra `{extra}`" in err
+    assert not list(target.parent.iterdir())
+
+
+def test_importing_the_command_line_needs_no_optional_library():
+    code = "import sys; sys.modules.update(dict.fromkeys(('pyarrow', 'anndata', 'h5py', 'pandas')));"
+    code += "from virnuc_dagster.cli import main; sys.exit(main(['export', '--help']))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

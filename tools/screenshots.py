@@ -1,0 +1,50 @@
+"""The pictures of the README, from the demo batch: `python tools/screenshots.py` writes docs/images/*.png.
+
+Needs Debian's chromium. Run it again when the bundle `mini` or a page has changed.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+sys.path.insert(0, str(ROOT / "tests" / "ui"))
+
+from browser_kit import chromium, open_report  # noqa: E402
+from ui_kit import running  # noqa: E402
+
+from virnuc_dagster.cli import main as virnuc  # noqa: E402
+
+
+def picture(window: Page, name: str) -> None:
+    """Save what the window shows, with a small palette of colours."""
+    from PIL import Image
+
+    path = IMAGES / name
+    window.screenshot(path=path)
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+
+
+def main() -> None:
+    """Predict the demo, then take both pictures."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        home, output = Path(folder) / "home", Path(folder) / "out"
+        assert virnuc(["predict", str(ROOT / "demo/demo.fasta"), "--output", str(output), "--home", str(home)]) == 0
+        with chromium(width=1180, height=1420) as window:
+            open_report(window, output / "report.html")
+            time.sleep(1)
+            picture(window, "report.png")
+        with running(home) as web, chromium(width=1400, height=820) as window:
+            window.goto(f"http://127.0.0.1:{web.port}/asset-groups")
+            window.wait_for_function("document.body.innerText.includes('batch_report')")
+            time.sleep(5)
+            picture(window, "assets.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""`virnuc export`: stored results of a batch as a file for another tool."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from virnuc_dagster.cli.options import batch_argument, home_option
+from virnuc_dagster.errors import SettingsError
+from virnuc_dagster.settings import Settings
+
+_STAGES = ("dnabert_s_embeddings", "esm2_embeddings", "predictions", "frames", "sequences")
+_FORMATS = ("parquet", "safetensors", "h5ad", "tsv", "fasta")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  virnuc export demo --stage predictions --format tsv --output frames.tsv
+  virnuc export demo --stage esm2_embeddings --format h5ad --output esm2.h5ad
+  virnuc export demo --stage dnabert_s_embeddings --format parquet --output dnabert_s.parquet
+  virnuc export demo --stage frames --format fasta --output proteins.faa
+
+BATCH is a batch's key or the beginning of it. fasta is for sequences (the whole input) and frames (the proteins),
+the other formats are for the rest. parquet needs the package pyarrow, h5ad the package anndata."""
+)
+@batch_argument
+@click.option("--stage", required=True, type=click.Choice(_STAGES), help="Which results.")
+@click.option("--format", "kind", required=True, type=click.Choice(_FORMATS), help="Which kind of file.")
+@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@home_option
+def export(batch: str, stage: str, kind: str, output: Path, as_json: bool, **flags: Any) -> int:
+    """Write a stage of BATCH as one file; an existing file is replaced when the new one is complete."""
+    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.checkpoints.files import make_folder
+    from virnuc_dagster.cli.batches import resolve_batch
+    from virnuc_dagster.report.exports import Matrix
+    from virnuc_dagster.report.exports import export as write
+    from virnuc_dagster.stages.export import FORMATS, read_for_export
+
+    if kind not in FORMATS[stage]:
+        raise SettingsError(f"{stage} cannot be written as {kind}", hint=f"formats of it: {', '.join(FORMATS[stage])}")
+    settings = Settings.read(**flags)
+    store = open_store(settings.store)
+    key = resolve_batch(settings, store, batch)
+    content = read_for_export(store, key, stage)
+    make_folder(output.absolute().parent)
+    write(content, kind, output)
+    shape = list(content.shape) if isinstance(content, Matrix) else None
+    size = output.stat().st_size
+    facts = {"batch": key, "stage": stage, "format": kind, "output": str(output), "shape": shape, "bytes": size}
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        rows = f"{shape[0]:,} rows of {shape[1]:,} columns, " if shape else ""
+        click.echo(f"{output}: {stage} of {key}, {rows}{size:,} bytes")
+    return 0

@@ -1,0 +1,111 @@
+"""What of a batch can be exported: checked to be whole and of one making, and read shard by shard."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord, differences
+from virnuc_dagster.errors import InputError
+from virnuc_dagster.report.exports import Matrix, Texts
+from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
+from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
+from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, StaleError
+
+MATRIX_FORMATS = ("parquet", "safetensors", "h5ad", "tsv")
+#: Stage -> the formats that it can be exported in.
+FORMATS: dict[str, tuple[str, ...]] = {
+    DNABERT_S: MATRIX_FORMATS, ESM2: MATRIX_FORMATS, PREDICTIONS: MATRIX_FORMATS, SEQUENCES: ("fasta",),
+    FRAMES: ("fasta",),
+}  # fmt: skip
+#: Stage -> where each of its recorded inputs comes from: stage and column.
+_INPUTS = {
+    DNABERT_S: {"nucleotide": (FRAMES, "nucleotide")},
+    ESM2: {"protein": (FRAMES, "protein")},
+    PREDICTIONS: {DNABERT_S: (DNABERT_S, "data"), ESM2: (ESM2, "data")},
+}
+
+
+def read_for_export(store: CheckpointStore, batch: str, stage: str) -> Matrix | Texts:
+    """A stage of a batch, to be written as it is read.
+
+    Args:
+        store: Where it is.
+        batch: Key of the batch.
+        stage: A key of `FORMATS`; of frames the proteins are given.
+
+    Raises:
+        InputError: Some of its shards have no result.
+        StaleError: Its shards were not made alike, or not from what is stored now.
+        CheckpointError: A checkpoint is damaged.
+    """
+    if stage == SEQUENCES:
+        source = store.load(batch_checkpoint(SEQUENCES, batch))
+        return Texts(zip(source["description"], source["sequence"], strict=True))
+    if store.record(batch_checkpoint(BATCH, batch)) is None:
+        raise InputError(f"{batch} is not cut into frames yet", hint="`virnuc predict` computes what is missing")
+    shards = list(store.load(batch_checkpoint(BATCH, batch))["shards"])
+    records = _records(store, batch, stage, shards)
+    if stage == FRAMES:
+        return Texts(_proteins(store, shards))
+    for shard, record in records.items():
+        _check_inputs(store, stage, shard, record)
+    provenance = _common_provenance(stage, records)
+    width = next((record.dim for record in records.values()), 2)
+    columns = ("score_others", "score_virus") if stage == PREDICTIONS else tuple(f"dim_{i}" for i in range(width))
+    ids = [frame for shard in shards for frame in store.load(shard_checkpoint(FRAMES, shard))["ids"]]
+    facts = {"batch": batch, "stage": stage, "provenance": provenance}
+    return Matrix(columns, ids, _values(store, stage, shards), facts)
+
+
+def _records(store: CheckpointStore, batch: str, stage: str, shards: list[str]) -> dict[str, CommitRecord]:
+    found = {shard: store.record(shard_checkpoint(stage, shard)) for shard in shards}
+    if missing := [shard for shard, record in found.items() if record is None]:
+        raise InputError(
+            f"{stage} of {batch}: {len(missing):,} of {len(shards):,} shards have no result ({missing[0]}, ...)",
+            hint="run `virnuc predict` on the same file again; it computes only what is missing",
+            missing=missing,
+        )
+    return {shard: record for shard, record in found.items() if record is not None}
+
+
+def _check_inputs(store: CheckpointStore, stage: str, shard: str, record: CommitRecord) -> None:
+    """What the shard was made from must be what is stored now."""
+    for name, (source, column) in _INPUTS[stage].items():
+        stored = store.record(shard_checkpoint(source, shard))
+        if stored is None or record.provenance.get("inputs", {}).get(name) != stored.content[column]:
+            raise StaleError(
+                f"{stage} of {shard} was not made from the {source} that are stored now",
+                hint="run `virnuc predict` on the same file again",
+                stage=stage,
+                shard=shard,
+            )
+
+
+def _common_provenance(stage: str, records: Mapping[str, CommitRecord]) -> dict[str, Any]:
+    """What all shards were made with."""
+    made = {shard: {k: v for k, v in r.provenance.items() if k != "inputs"} for shard, r in records.items()}
+    first = next(iter(made.values()), {})
+    for shard, provenance in made.items():
+        if changed := differences(provenance, first):
+            raise StaleError(
+                f"the shards of {stage} were not made alike; {shard}: {'; '.join(map(str, changed))}",
+                hint="run `virnuc predict` with the wanted bundle and precision, then export",
+                stage=stage,
+                shard=shard,
+            )
+    return first
+
+
+def _values(store: CheckpointStore, stage: str, shards: list[str]) -> Iterator[Any]:
+    for shard in shards:
+        frames, result = (store.load(shard_checkpoint(name, shard)) for name in (FRAMES, stage))
+        if frames["ids"] != result["ids"]:
+            rows = {frame: row for row, frame in enumerate(result["ids"])}
+            yield result["data"][[rows[frame] for frame in frames["ids"]]].float().numpy()
+        else:
+            yield result["data"].float().numpy()
+
+
+def _proteins(store: CheckpointStore, shards: list[str]) -> Iterator[tuple[str, str]]:
+    for shard in shards:
+        frames = store.load(shard_checkpoint(FRAMES, shard))
+        yield from zip(frames["ids"], frames["protein"], strict=True)

@@ -1,0 +1,86 @@
+"""What a report says of its own origin: facts on the page, and digests of every checkpoint behind it."""
+
+import hashlib
+from typing import Any
+
+from virnuc_dagster import __version__
+from virnuc_dagster.checkpoints import CheckpointKey, CheckpointStore, Payload
+from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
+from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
+from virnuc_dagster.stages.shards import IMPORTED, PREDICTIONS, PredictionStage
+
+
+def report_facts(
+    store: CheckpointStore,
+    batch: str,
+    stage: PredictionStage,
+    manifest: Payload,
+    shards: dict[str, bool],
+    imported: list[str],
+) -> dict[str, str]:
+    """Name -> text of what decided the numbers; the same for every call with equal input."""
+    source = store.record(batch_checkpoint(SEQUENCES, batch))
+    spec = stage.bundle.spec
+    viral, non_viral, share = spec.thresholds.viral, spec.thresholds.non_viral, spec.thresholds.scored_share
+    facts = {
+        "bundle": spec.name,
+        "about the bundle": spec.description,
+        "DNABERT-S": _part(spec.dnabert_s),
+        "ESM-2": _part(spec.esm2),
+        "head (sha256)": spec.head.weights.sha256,
+        **({"fallback (sha256)": spec.fallback.weights.sha256} if spec.fallback else {}),
+        "verdicts": f"viral from {viral}, non-viral up to {non_viral}; uncertain under {share:.0%} scored windows",
+        "roll-up of window scores": spec.roll_up,
+        "precision": stage.options.precision,
+        "window length": f"{manifest['window_length']} bases",
+        "shard size": f"{manifest['shard_size']:,} frames (shards of this batch: {len(shards):,})",
+        "content of the input (sha256)": source.provenance["inputs"]["content"] if source else "",
+        "content of the predictions (sha256)": _predictions_digest(store, shards),
+        "virnuc-dagster": __version__,
+    }
+    if imported:
+        facts["imported"] = f"{len(imported):,} of {len(shards):,} shards hold embeddings computed by another program"
+    return facts
+
+
+def _part(encoder: Any) -> str:
+    return f"{encoder.id} @ {encoder.revision}, {encoder.dim} wide, sha256 {encoder.weights.sha256}"
+
+
+def _predictions_digest(store: CheckpointStore, shards: dict[str, bool]) -> str:
+    """One digest over the content of all current predictions, in the order of the shards."""
+    digest = hashlib.sha256()
+    for shard, current in shards.items():
+        record = store.record(shard_checkpoint(PREDICTIONS, shard)) if current else None
+        digest.update((record.content["data"] if record else "missing").encode())
+    return digest.hexdigest()
+
+
+def imported_shards(store: CheckpointStore, stage: PredictionStage, shards: dict[str, bool]) -> list[str]:
+    """Shards of the report whose embeddings were imported."""
+    keys = (shard_checkpoint(part.name, shard) for shard, current in shards.items() if current for part in stage.inputs)
+    records = ((key.shard, store.record(key)) for key in keys)
+    return sorted({shard for shard, record in records if record and IMPORTED in record.provenance})
+
+
+def report_provenance(
+    store: CheckpointStore, batch: str, stage: PredictionStage, shards: dict[str, bool]
+) -> dict[str, Any]:
+    """Digests and provenance of every checkpoint behind the report."""
+    keys = [batch_checkpoint(SEQUENCES, batch), batch_checkpoint(BATCH, batch)]
+    names = [FRAMES, *(part.name for part in stage.inputs), PREDICTIONS]
+    keys += [CheckpointKey(name, batch, shard) for shard, current in shards.items() if current for name in names]
+    checkpoints = {}
+    for key in keys:
+        record = store.record(key)
+        if record is not None:
+            checkpoints[str(key)] = {"sha256": record.sha256, "created_at": record.created_at} | record.provenance
+    return {
+        "batch": batch,
+        "bundle": stage.bundle.spec.name,
+        "roll_up": stage.bundle.spec.roll_up,
+        **stage.bundle.provenance("fallback"),
+        "precision": stage.options.precision,
+        "missing_shards": [shard for shard, current in shards.items() if not current],
+        "checkpoints": checkpoints,
+    }
