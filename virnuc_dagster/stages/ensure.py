@@ -7,7 +7,7 @@ shard waits, commits keep the order of the shards, and nothing is reported befor
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord, Difference, NoSpaceError, Payload
@@ -26,12 +26,14 @@ class Ensured:
         reused: Whether it already was the wanted one.
         changed: Why a stored result was not.
         seconds: Time spent computing it.
+        tokens: Tokens an encoder was fed for it; 0 where there is no encoder.
     """
 
     record: CommitRecord
     reused: bool
     changed: tuple[Difference, ...] = ()
     seconds: float = 0.0
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class _Computed:
     payload: Payload
     wanted: Mapping[str, Any]
     changed: tuple[Difference, ...]
-    began: float = field(default_factory=time.monotonic)
+    seconds: float
+    tokens: int
 
 
 class NotTriedError(VirnucError):
@@ -104,7 +107,8 @@ def _begin(
         if changed:
             progress.shard_stale(stage.name, shard, changed)
         began = time.monotonic()
-        return _Computed(stage.compute(shard, progress), wanted, changed, began)
+        payload = stage.compute(shard, progress)
+        return _Computed(payload, wanted, changed, time.monotonic() - began, stage.tokens)
     except Exception as error:  # whatever it is, the other shards must have their chance
         progress.shard_failed(stage.name, shard, error)
         return error
@@ -114,9 +118,8 @@ def _save(
     stage: ShardStage, shard: str, store: CheckpointStore, computed: _Computed, writer: Mapping[str, str]
 ) -> Ensured:
     """Commit one shard; runs in the saver's thread."""
-    seconds = time.monotonic() - computed.began
     record = store.save(shard_checkpoint(stage.name, shard), computed.payload, computed.wanted, writer)
-    return Ensured(record, False, computed.changed, seconds)
+    return Ensured(record, False, computed.changed, computed.seconds, computed.tokens)
 
 
 def _settled(stage: ShardStage, shard: str, save: Future[Ensured], progress: Progress) -> Ensured | Exception:

@@ -4,7 +4,7 @@ Each stage says what provenance it wants for a shard (from small records, withou
 shard. Whether a shard is computed at all, and when it is saved, is decided in `ensure`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -55,6 +55,8 @@ class ShardStage(Protocol):
     """A stage of the pipeline, ready to work on shards of one store with one bundle."""
 
     name: str
+    #: Tokens that an encoder was fed for the shard computed last; 0 where there is no encoder.
+    tokens: int
 
     @property
     def dim(self) -> int:
@@ -111,6 +113,7 @@ class EmbeddingStage:
         self.name, self.store, self.bundle, self.options = name, store, bundle, options
         self.part: Literal["dnabert_s", "esm2"] = "dnabert_s" if name == DNABERT_S else "esm2"
         self.column = "nucleotide" if name == DNABERT_S else "protein"
+        self.tokens = 0
 
     @property
     def dim(self) -> int:
@@ -142,15 +145,35 @@ class EmbeddingStage:
         from virnuc_dagster.embedding.runner import embed
 
         frames = self.store.load(shard_checkpoint(FRAMES, shard), self.options.level)
+        encoder = TokenCount(self.encoder)
         data = embed(
-            self.encoder,
+            encoder,
             frames["ids"],
             frames[self.column],
             token_budget=self.options.token_budget,
             on_progress=lambda done: progress.advance(self.name, done),
             on_reduced=lambda tokens: progress.note(f"{self.name}: out of memory, token budget now {tokens:,}"),
         )
+        self.tokens = encoder.tokens
         return {"ids": frames["ids"], "data": data}
+
+
+class TokenCount:
+    """An encoder that counts the tokens it is fed.
+
+    Args:
+        encoder: Does the work.
+    """
+
+    def __init__(self, encoder: "Encoder") -> None:
+        self.encoder, self.tokens = encoder, 0
+        self.dim, self.model_id, self.pool = encoder.dim, encoder.model_id, encoder.pool
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each distinct text of a shard."""
+        found = self.encoder.tokenize(texts)
+        self.tokens += sum(map(len, found))
+        return found
 
 
 class PredictionStage:
@@ -165,6 +188,7 @@ class PredictionStage:
     METHOD_VERSION = 1
     name = PREDICTIONS
     dim = 2
+    tokens = 0
 
     def __init__(self, store: CheckpointStore, bundle: "Bundle", options: ComputeOptions) -> None:
         self.store, self.bundle, self.options = store, bundle, options
