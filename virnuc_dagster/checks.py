@@ -5,10 +5,13 @@ is read once. A blocking check keeps what is downstream from running on a bad re
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 
 warnings.filterwarnings("ignore", category=dg.PreviewWarning, message=".*partitions_def.*")
 
@@ -45,6 +48,8 @@ _DESCRIPTIONS = {
     "every frame scored.",
 }
 Outcome = tuple[str, Verdict]
+#: SQLite takes up to 999 values in one query.
+_IDS_A_QUERY = 500
 
 
 def _specs(
@@ -141,10 +146,16 @@ def _evaluate(
 ) -> Iterator[dg.AssetCheckResult]:
     """Examine each partition of the run, log a result for each, and yield one for the run.
 
-    In a ranged run Dagster would leave the partitions' rows at `planned`: each needs an evaluation of its own.
+    In a ranged run Dagster would leave the partitions' rows at `planned`: each needs an evaluation of its own. A run
+    without a partition ("Execute all" on the page of the checks) examines everything that was ever materialized.
     """
     run = context.op_execution_context
-    keys = list(run.partition_keys)
+    asset = next(iter(context.selected_asset_check_keys)).asset_key
+    if run.has_partition_key or run.has_partition_key_range:
+        keys = list(run.partition_keys)
+    else:
+        keys = sorted(context.instance.get_materialized_partitions(asset))
+    targets = Targets(context.instance, asset, keys)
     names = {key.name: key for key in context.selected_asset_check_keys}
     failed: dict[str, dict[str, str]] = {name: {} for name in names}
     for partition in keys:
@@ -153,7 +164,7 @@ def _evaluate(
                 continue
             if not verdict.passed:
                 failed[name][partition] = verdict.reason
-            run.log_event(evaluation(names[name], partition, verdict))  # type: ignore[arg-type]  # it takes any event
+            run.log_event(evaluation(names[name], partition, verdict, targets))  # type: ignore[arg-type]  # it takes any event
     for name, key in names.items():
         bad = failed[name]
         yield dg.AssetCheckResult(
@@ -168,7 +179,38 @@ def _evaluate(
         )
 
 
-def evaluation(key: dg.AssetCheckKey, partition: str, verdict: Verdict) -> dg.AssetCheckEvaluation:
+def _chunks(ids: list[int]) -> Iterator[list[int]]:
+    yield from (ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY))
+
+
+class Targets:
+    """The newest materialization of each partition: Dagster counts a check result only if it names that.
+
+    Args:
+        instance: Has the events.
+        asset: Whose.
+        partitions: Those that are asked for.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Sequence[str]) -> None:
+        newest = instance.event_log_storage.get_latest_storage_id_by_partition(
+            asset, dg.DagsterEventType.ASSET_MATERIALIZATION, set(partitions)
+        )
+        self._of: dict[str, AssetCheckEvaluationTargetMaterializationData] = {}
+        for ids in _chunks(list(newest.values())):
+            for record in instance.fetch_materializations(
+                dg.AssetRecordsFilter(asset_key=asset, storage_ids=ids), limit=len(ids)
+            ).records:
+                self._of[str(record.partition_key)] = AssetCheckEvaluationTargetMaterializationData(
+                    storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+                )
+
+    def of(self, partition: str) -> AssetCheckEvaluationTargetMaterializationData | None:
+        """What a result for this partition is about; None if it was never materialized."""
+        return self._of.get(partition)
+
+
+def evaluation(key: dg.AssetCheckKey, partition: str, verdict: Verdict, targets: Targets) -> dg.AssetCheckEvaluation:
     """The event that gives one partition of a check its status."""
     metadata = {**verdict.facts, **({"reason": verdict.reason} if verdict.reason else {})}
     return dg.AssetCheckEvaluation(
@@ -177,6 +219,7 @@ def evaluation(key: dg.AssetCheckKey, partition: str, verdict: Verdict) -> dg.As
         passed=verdict.passed,
         partition=partition,
         metadata={name: dg.MetadataValue.text(v) if isinstance(v, str) else v for name, v in metadata.items()},
+        target_materialization_data=targets.of(partition),
         description=verdict.reason or "all is well",
     )
 

@@ -59,7 +59,6 @@ def cut_batch(
     counts = {name: int(manifest[name].sum()) for name in ("length", "windows", "open_windows", "frames", "ambiguous")}
     with_frame = int((manifest["frames"] > 0).sum())
     return None if stored else manifest, {
-        "provenance": dg.MetadataValue.json(batch_provenance(store, batch)),
         "sequences": len(manifest["ids"]),
         "bases": counts["length"],
         "windows": counts["windows"],
@@ -78,4 +77,5 @@ def cut_batch(
             "open-frame coverage",
             "windows",
         ),
+        "provenance": dg.MetadataValue.json(batch_provenance(store, batch)),
     }

@@ -68,9 +68,8 @@ def run_shards(
             continue
         if outcome.changed:
             context.log.info(f"{key} was computed again: {'; '.join(map(str, outcome.changed))}")
-        metadata = _metadata(outcome) | facts
-        if describe and not outcome.reused:
-            metadata |= describe(store.load(shard_checkpoint(stage.name, key)))
+        shown = describe(store.load(shard_checkpoint(stage.name, key))) if describe and not outcome.reused else {}
+        metadata = {**shown, **facts, **_rates(outcome), "reused": outcome.reused, **record_metadata(outcome.record)}
         if len(keys) > 1 and not outcome.reused:
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
         context.add_asset_metadata(metadata, partition_key=key)
@@ -129,10 +128,6 @@ def _count_frames(store: CheckpointStore, keys: list[str]) -> int:
             continue  # reported when the shard's turn comes
         total += record.rows if record else 0
     return total
-
-
-def _metadata(ensured: Ensured) -> dict[str, Any]:
-    return {**record_metadata(ensured.record), "reused": ensured.reused, **_rates(ensured)}
 
 
 def _rates(ensured: Ensured) -> dict[str, Any]:

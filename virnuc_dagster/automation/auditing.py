@@ -11,7 +11,7 @@ from virnuc_dagster.assets.batch import OWNERS
 from virnuc_dagster.assets.report import ReportFolder
 from virnuc_dagster.automation.steps import Registered
 from virnuc_dagster.checkpoints import CheckpointKey
-from virnuc_dagster.checks import evaluation, integrity_key
+from virnuc_dagster.checks import Targets, evaluation, integrity_key
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.resources import Compute
@@ -37,9 +37,6 @@ _COLUMNS = ("stage", "shards", "bytes", "ok", "damaged", "stale", "missing", "ol
     kinds={"python"},
     owners=OWNERS,
     tags={"virnuc/dataflow": "5-operations"},
-    deps=[
-        dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in (BATCH, DNABERT_S, ESM2, PREDICTIONS)
-    ],
     check_specs=[dg.AssetCheckSpec(CHECK, asset="store_audit", description=_CHECK_DESCRIPTION)],
 )
 def store_audit(
@@ -99,10 +96,12 @@ def _evaluations(instance: dg.DagsterInstance, found: StoreAudit) -> Iterator[dg
         stage, partition = _shown_at(key)
         bad[stage][partition] = f"{key}: {reason}"
     for stage, partitions in bad.items():
+        healed = _red(instance, integrity_key(stage)) - partitions.keys()
+        targets = Targets(instance, dg.AssetKey(stage), [*partitions, *healed])
         for partition, reason in partitions.items():
-            yield evaluation(integrity_key(stage), partition, Verdict(False, reason))
-        for partition in _red(instance, integrity_key(stage)) - partitions.keys():
-            yield evaluation(integrity_key(stage), partition, Verdict(True, facts={"found by": "audit"}))
+            yield evaluation(integrity_key(stage), partition, Verdict(False, reason), targets)
+        for partition in healed:
+            yield evaluation(integrity_key(stage), partition, Verdict(True, facts={"found by": "audit"}), targets)
 
 
 def _shown_at(key: CheckpointKey) -> tuple[str, str]:

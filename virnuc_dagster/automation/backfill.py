@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from virnuc_dagster.automation.steps import CUT, REPORT, SHARDS, SHARDS_JOB, Registered, requests
-from virnuc_dagster.checkpoints import CheckpointStore, Level, open_store
+from virnuc_dagster.checkpoints import Level, open_store
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.ledger import AT_REST, Ledger
 from virnuc_dagster.models.bundle import open_bundle
@@ -34,10 +34,7 @@ def scheduled_backfill(settings: Settings, status: dg.DefaultScheduleStatus) -> 
         "is parked with its reason (`virnuc batches list`) and does not hold up the others.",
     )
     def backfill(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        bundle = open_bundle(settings.bundle)
-        store = open_store(settings.store)
-        options = ComputeOptions(settings.device, settings.precision, settings.token_budget, Level.LOAD)
-        survey = Survey(context.instance, store, PredictionStage(store, bundle, options), settings)
+        survey = Survey(context.instance, settings)
         wanted = survey.requests(context.log.info)
         return wanted or dg.SkipReason(survey.summary())
 
@@ -49,15 +46,14 @@ class Survey:
 
     Args:
         instance: Registers partitions.
-        store: The store.
-        predictions: The last shard stage with the wanted bundle.
-        settings: Bounds.
+        settings: What is wanted, and bounds.
     """
 
-    def __init__(
-        self, instance: dg.DagsterInstance, store: CheckpointStore, predictions: PredictionStage, settings: Settings
-    ) -> None:
-        self.instance, self.store, self.predictions, self.settings = instance, store, predictions, settings
+    def __init__(self, instance: dg.DagsterInstance, settings: Settings) -> None:
+        self.instance, self.settings = instance, settings
+        self.store = open_store(settings.store)
+        options = ComputeOptions(settings.device, settings.precision, settings.token_budget, Level.LOAD)
+        self.predictions = PredictionStage(self.store, open_bundle(settings.bundle), options)
         self.ledger = Ledger(settings.home)
         self.looked_at: list[str] = []
         self.parked: list[str] = []

@@ -4,7 +4,7 @@ import dagster as dg
 
 from virnuc_dagster.assets.batch import cut_batch, sequence_batch
 from virnuc_dagster.automation.steps import REPORT, SHARDS, Registered, whole
-from virnuc_dagster.checks import evaluation, integrity_key
+from virnuc_dagster.checks import Targets, evaluation, integrity_key
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.io_manager import CheckpointIOManager, record_metadata
 from virnuc_dagster.journal import Journal
@@ -108,14 +108,16 @@ def _register(
     manifest, metadata = cut_batch(context.instance, store, batch, progress, run_id)
     if manifest is not None:
         record = store.save(batch_checkpoint(BATCH, batch), manifest, metadata["provenance"].value, writer(run_id))
-        metadata = {**record_metadata(record), **metadata}
+        metadata |= record_metadata(record)
         context.log_event(
             dg.AssetMaterialization(
                 sequence_batch.key, partition=batch, metadata=metadata | {"file": arrival.path},
                 description=f"from {arrival.path} in the inbox",
             )
         )  # fmt: skip
-        context.log_event(evaluation(integrity_key(BATCH), batch, check_batch_integrity(store, batch)))  # type: ignore[arg-type]  # it takes any event
+        targets = Targets(context.instance, sequence_batch.key, [batch])
+        verdict = check_batch_integrity(store, batch)
+        context.log_event(evaluation(integrity_key(BATCH), batch, verdict, targets))  # type: ignore[arg-type]  # it takes any event
     known = ledger.batch(batch)
     if arrival.state == "taken" or (known is None and not (settings.reports / batch).exists()):
         shards = Registered(context.instance).of(batch)
