@@ -1,4 +1,4 @@
-"""What the platform costs around the science: a ranged run of many tiny shards, and pages and ticks with many partitions.
+"""What the platform costs around the science: one run of many tiny shards, pages and ticks with many partitions.
 
     python bench/overhead.py [--shards 1000] [--registered 10000]
 
@@ -29,7 +29,7 @@ from virnuc_dagster.stages.arrivals import scan_inbox
 from virnuc_dagster.stages.batch import add_sequences
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ui"))
-from ui_kit import running  # noqa: E402 - a running `virnuc up`
+from ui_kit import running
 
 RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 ASSETS = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")
@@ -72,9 +72,7 @@ def main() -> None:
             print(f"partition page, {len(node['partitionKeys']):,} shards: {time.monotonic() - began:.2f} s")
 
 
-def _ranged_run(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, settings: Settings, keys: list[str]
-) -> None:
+def _ranged_run(definitions: dg.Definitions, instance: dg.DagsterInstance, settings: Settings, keys: list[str]) -> None:
     job = definitions.resolve_job_def("embed_and_score_shards")
     config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     for what in ("computed", "skipped"):
@@ -84,7 +82,9 @@ def _ranged_run(
         )
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu
         lines = [json.loads(line) for path in settings.logs.glob("*.jsonl") for line in path.read_text().splitlines()]
-        computing = sum(line.get("seconds", 0) for line in lines if line["event"] == "shard" and line["run"] == result.run_id)
+        computing = sum(
+            line.get("seconds", 0) for line in lines if line["event"] == "shard" and line["run"] == result.run_id
+        )
         print(
             f"one ranged run, {len(keys):,} shards {what}: {seconds:.0f} s, {seconds / len(keys):.3f} s a shard "
             f"({cpu / len(keys):.3f} s of CPU), {computing / len(keys):.3f} of it computing"

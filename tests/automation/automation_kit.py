@@ -34,7 +34,9 @@ class Platform:
     values: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.settings = Settings(home=self.home, **{"shard_size": SHARD_SIZE, "threads": 1, "inbox_settle_seconds": 0, **self.values})
+        self.settings = Settings(
+            home=self.home, **{"shard_size": SHARD_SIZE, "threads": 1, "inbox_settle_seconds": 0, **self.values}
+        )
         prepare_instance(self.settings)
         self.instance = dg.DagsterInstance.ephemeral()
         self.definitions = build_definitions(settings=self.settings)
@@ -80,7 +82,9 @@ class Platform:
             for request in wanted:
                 self.carry_out(request)
             done += wanted
-            at_rest = not self.ledger.active(10) and not self.ledger.files("waiting") and not self.ledger.files("requested")
+            at_rest = (
+                not self.ledger.active(10) and not self.ledger.files("waiting") and not self.ledger.files("requested")
+            )
             if not wanted and at_rest:
                 return done
             time.sleep(0.01)

@@ -56,7 +56,10 @@ def test_files_become_reports_and_a_bad_one_stops_nobody(platform):
 def test_every_partition_of_every_check_is_green_after_a_ranged_run(platform, batch):
     for asset, checks in CHECKS.items():
         for check in checks:
-            assert platform.statuses(asset, check) == dict.fromkeys(shards(platform, batch), "SUCCEEDED"), (asset, check)
+            assert platform.statuses(asset, check) == dict.fromkeys(shards(platform, batch), "SUCCEEDED"), (
+                asset,
+                check,
+            )
     assert platform.statuses("sequence_batch", "integrity") == {batch: "SUCCEEDED"}
     assert platform.statuses("batch_report", "conservation") == {batch: "SUCCEEDED"}
 
@@ -223,4 +226,3 @@ def test_no_more_runs_than_allowed_are_requested_at_once(platform):
     assert len(platform.tick("batch_progress")) == 2
     assert len(platform.tick("batch_progress")) == 2
     assert platform.tick("batch_progress") == []  # all are about to be launched
-
