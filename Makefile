@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo up test torture lint
+.PHONY: demo up test torture screenshots lint
 
 demo: $(STAMP)  ## the main job on a small real input
 	$(BIN)/virnuc predict demo/demo.fasta --output demo-report
@@ -17,6 +17,9 @@ test: $(STAMP)  ## the whole suite
 
 torture: $(STAMP)  ## every fault at full size; resumable, takes an hour or more
 	$(BIN)/python tests/torture/run.py .torture
+
+screenshots: $(STAMP)  ## the README's pictures, from the tests of the UI
+	VIRNUC_REQUIRE_ALL=1 VIRNUC_SCREENSHOTS=docs/images $(BIN)/pytest -n 0 tests/ui/test_browser.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

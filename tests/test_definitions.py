@@ -24,7 +24,7 @@ def test_the_assets_and_their_partitions(tmp_path):
     definitions = build_definitions(settings=Settings.read(home=tmp_path))
     graph = definitions.resolve_asset_graph()
 
-    partitions = {node.key.path[-1]: node.partitions_def.name for node in graph.asset_nodes}
+    partitions = {node.key.path[-1]: getattr(node.partitions_def, "name", None) for node in graph.asset_nodes}
 
     assert partitions == {
         "sequence_batch": "batches",
@@ -32,8 +32,33 @@ def test_the_assets_and_their_partitions(tmp_path):
         "esm2_embeddings": "shards",
         "predictions": "shards",
         "batch_report": "batches",
+        "store_audit": None,
     }
-    assert all(node.description for node in graph.asset_nodes)
+    assert all(node.owners and node.kinds and node.group_name != "default" for node in graph.asset_nodes)
+
+
+def test_everything_the_ui_shows_has_a_description(tmp_path):
+    definitions = build_definitions(settings=Settings.read(home=tmp_path))
+    repository = definitions.get_repository_def()
+    graph = definitions.resolve_asset_graph()
+
+    shown = {
+        **{node.key.to_user_string(): node.description for node in graph.asset_nodes},
+        **{key.to_user_string(): graph.get_check_spec(key).description for key in graph.asset_check_keys},
+        **{job.name: job.description for job in repository.get_all_jobs() if not job.name.startswith("__")},
+        **{sensor.name: sensor.description for sensor in repository.sensor_defs},
+        **{schedule.name: schedule.description for schedule in repository.schedule_defs},
+    }
+
+    assert len(shown) == 6 + 10 + 4 + 3 + 2
+    assert [name for name, text in shown.items() if len(text or "") < 60] == []
+
+
+@pytest.mark.parametrize(("automation", "status"), [(True, "RUNNING"), (False, "STOPPED")])
+def test_automation_is_on_from_the_start_unless_the_settings_say_otherwise(tmp_path, automation, status):
+    repository = build_definitions(settings=Settings(home=tmp_path, automation=automation)).get_repository_def()
+    found = [*repository.sensor_defs, *repository.schedule_defs]
+    assert {item.default_status.value for item in found} == {status}
 
 
 def test_dagster_validates_the_workspace():

@@ -11,9 +11,11 @@ from typing import Any
 
 import dagster as dg
 
-from virnuc_dagster import assets
+from virnuc_dagster import assets, checks
 from virnuc_dagster.assets.report import ReportFolder
+from virnuc_dagster.automation import build_automation
 from virnuc_dagster.io_manager import CheckpointIOManager
+from virnuc_dagster.journal import Journal
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.resources import Compute
 from virnuc_dagster.settings import Settings
@@ -22,11 +24,11 @@ from virnuc_dagster.settings import Settings
 def build_definitions(
     *, settings: Settings | None = None, resources: Mapping[str, Any] | None = None
 ) -> dg.Definitions:
-    """All assets and resources of the platform.
+    """All assets, checks, jobs, sensors, schedules and resources of the platform.
 
     Args:
         settings: Where things live; from the environment if None.
-        resources: Replace or add resources by name (`checkpoints`, `compute`, `reports`, `progress`).
+        resources: Replace or add resources by name (`checkpoints`, `compute`, `reports`, `progress`, `journal`).
     """
     settings = settings or Settings.read()
     defaults: dict[str, Any] = {
@@ -40,9 +42,15 @@ def build_definitions(
         ),
         "reports": ReportFolder(root=str(settings.reports)),
         "progress": Progress(),
+        "journal": Journal(folder=str(settings.logs)),
     }
+    automation = build_automation(settings)
     return dg.Definitions(
-        assets=assets.ALL,
+        assets=[*assets.ALL, *automation.assets],
+        asset_checks=checks.ALL,
+        jobs=automation.jobs,
+        sensors=automation.sensors,
+        schedules=automation.schedules,
         resources={**defaults, **(resources or {})},
         # One process a run: the models are loaded once, and pool limits hold.
         executor=dg.in_process_executor,

@@ -31,6 +31,7 @@ def prepare_instance(settings: Settings) -> None:
     """
     open_home(settings.home)
     make_folder(settings.dagster_home)
+    make_folder(settings.inbox)
     config = settings.dagster_home / CONFIG_NAME
     if not config.exists():
         write_atomic(config, files("virnuc_dagster").joinpath("instance.yaml").read_bytes())

@@ -1,27 +1,71 @@
-"""What a run computes with: bundle, device, precision. Set per run, in the launchpad or by the command line."""
+"""What a run computes with: bundle, device, precision; set in the launchpad, by run tags or by the command line."""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from virnuc_dagster.checkpoints import Level
 from virnuc_dagster.embedding.device import PRECISIONS
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.models.bundle import Bundle, open_bundle
+from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.shards import ComputeOptions
+
+#: Run tags that set a field for one run, so that a backfill from the UI can choose its device too.
+TAGS = {f"virnuc/{name}": name for name in ("bundle", "device", "precision", "token_budget", "threads")}
+#: `virnuc/gpu=1` means device `cuda:1`, and the queue starts no second run with the same number.
+GPU_TAG = "virnuc/gpu"
 
 
 class Compute(dg.ConfigurableResource):
     """The model bundle and where it runs. Only `bundle` and `precision` change numbers."""
 
     bundle: str = Field(default="mini", description="A packaged bundle's name or a bundle folder.")
-    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    device: str = Field(default="auto", description="`auto` (first GPU, else CPU), `cpu`, `cuda` or `cuda:N`.")
     precision: str = Field(default="float32", description="`float32`, `bfloat16` or `float16`.")
-    token_budget: int = Field(default=8_192, description="Tokens an encoder is fed at once.")
+    token_budget: int = Field(default=8_192, description="Tokens an encoder is fed at once; less needs less memory.")
     threads: int = Field(default=0, description="CPU threads; 0 is one a physical core.")
 
     def open_bundle(self) -> Bundle:
         """The bundle's description; no weights are loaded yet."""
         return open_bundle(self.bundle)
+
+    def for_run(self, tags: Mapping[str, str]) -> "Compute":
+        """What this run computes with: its tags beat its configuration; the device is one that exists.
+
+        Args:
+            tags: Of the run: `virnuc/device`, `virnuc/precision`, `virnuc/token_budget`, `virnuc/threads`,
+                `virnuc/bundle`, `virnuc/gpu`.
+
+        Raises:
+            SettingsError: A value cannot work, two contradict each other, or this machine has no such device. Nothing
+                was computed.
+        """
+        from virnuc_dagster.embedding.device import resolve_device
+
+        values: dict[str, Any] = {name: getattr(self, name) for name in TAGS.values()}
+        values |= {name: tags[tag] for tag, name in TAGS.items() if tag in tags}
+        if gpu := tags.get(GPU_TAG, ""):
+            values["device"] = _device_of_tag(gpu, values["device"])
+        try:
+            checked = Settings(**values)
+        except ValidationError as error:
+            problems = "; ".join(f"{e['loc'][0]} {e['input']!r}: {e['msg']}" for e in error.errors())
+            raise SettingsError(
+                f"this run cannot compute with {problems}",
+                hint="correct the resource `compute` in the launchpad, or the run tag of that name (virnuc/...)",
+            ) from error
+        values |= {name: getattr(checked, name) for name in ("token_budget", "threads")}
+        values["device"] = str(resolve_device(values["device"]))
+        return Compute(**values)
 
     def options(self, level: Level) -> ComputeOptions:
         """Options for the stages.
@@ -32,3 +76,76 @@ class Compute(dg.ConfigurableResource):
         if self.precision not in PRECISIONS:
             raise SettingsError(f"unknown precision {self.precision!r}", hint=f"use one of {', '.join(PRECISIONS)}")
         return ComputeOptions(self.device, self.precision, self.token_budget, level, self.threads)
+
+    def facts(self) -> dict[str, Any]:
+        """Metadata of a shard: what it was computed with."""
+        return {"bundle": self.open_bundle().name, "precision": self.precision, "device": self.device}
+
+
+def _device_of_tag(gpu: str, device: str) -> str:
+    """The device that `virnuc/gpu` asks for, unless the run says `cpu`: there the tag only orders the queue."""
+    if not gpu.isdigit():
+        raise SettingsError(f"run tag {GPU_TAG} is {gpu!r}", hint="use the number of a GPU, such as 0")
+    if device == "cpu":
+        return device
+    if device not in ("auto", "cuda", f"cuda:{gpu}"):
+        raise SettingsError(f"run tag {GPU_TAG}={gpu} and device {device!r} contradict each other", hint="drop one")
+    return f"cuda:{gpu}"
+
+
+@contextlib.contextmanager
+def hold_device(device: str, note: Callable[[str], object], poll_seconds: float = 1.0) -> Iterator[None]:
+    """Keep a GPU for this process, whatever started it: the UI, a schedule or `virnuc predict`; other homes included.
+
+    The kernel gives the lock back when the process dies. A CPU is shared, so it is not held.
+
+    Args:
+        device: Device name with its index.
+        note: Told once if another process has the device and this one waits.
+        poll_seconds: How often to look again.
+    """
+    if not device.startswith("cuda"):
+        yield
+        return
+    path = _lock_folder() / f"{_physical_name(device)}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        told = False
+        while not _locked(descriptor):
+            if not told:
+                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+                note(f"waiting for {device}: process {holder or '?'} is computing on it")
+                told = True
+            time.sleep(poll_seconds)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_folder() -> Path:
+    """A folder of this user's own; another user's folder under that name is refused."""
+    folder = Path(tempfile.gettempdir()) / f"virnuc-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise SettingsError(f"{folder} belongs to another user", hint="set TMPDIR to a folder of your own")
+    return folder
+
+
+def _physical_name(device: str) -> str:
+    """The GPU's own id, so that CUDA_VISIBLE_DEVICES cannot make one card look like two."""
+    import torch
+
+    index = int(device.partition(":")[2] or 0)
+    if torch.cuda.is_available() and index < torch.cuda.device_count():
+        return f"gpu-{getattr(torch.cuda.get_device_properties(index), 'uuid', index)}"
+    return device.replace(":", "-")

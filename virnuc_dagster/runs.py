@@ -17,13 +17,14 @@ from dagster._core.storage.tags import (
 
 from virnuc_dagster.assets import batch_report, dnabert_s_embeddings, esm2_embeddings, predictions, sequence_batch
 from virnuc_dagster.assets.embeddings import GPU_POOL
-from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore, Level
+from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
 from virnuc_dagster.instance import clear_dead_runs, slot_holders
 from virnuc_dagster.partitions import batches, shards
-from virnuc_dagster.stages.batch import BATCH, FRAMES
+from virnuc_dagster.stages.audit import COMPUTED, read_stage, set_aside
+from virnuc_dagster.stages.batch import BATCH
 from virnuc_dagster.stages.keys import batch_checkpoint
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, ShardStage
+from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.space import check_space
 from virnuc_dagster.writer import process_tags
 
@@ -149,10 +150,11 @@ class Runner:
         keys = [asset.key for asset in assets]
         job = self.definitions.resolve_implicit_job_def_def_for_assets(keys)
         assert job is not None
+        # No asset checks: saving has just checked every byte, and a person waits.
+        job = job.get_subset(asset_selection=set(keys), asset_check_selection=set())
         try:
             result = job.execute_in_process(
                 instance=self.instance,
-                asset_selection=keys,
                 tags=tags | process_tags(),
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )
@@ -171,15 +173,13 @@ def set_aside_damaged(store: CheckpointStore, batch: str) -> list[str]:
     Returns:
         The quarantined keys.
     """
-    damaged = []
-    for stage in (FRAMES, BATCH, DNABERT_S, ESM2, PREDICTIONS):
-        for key in store.list(stage, batch):
-            try:
-                store.load(key, Level.FULL)
-            except CheckpointError as error:
-                store.quarantine(key, error.reason)
-                damaged.append(str(key))
-    return damaged
+    damaged = {
+        key: error.reason
+        for stage in COMPUTED
+        for key, _, error in read_stage(store, stage, batch)
+        if error is not None
+    }
+    return [str(key) for key in set_aside(store, damaged)]
 
 
 def find_cause(error: BaseException | None) -> VirnucError | None:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from virnuc_dagster.embedding.device import Precision
@@ -29,7 +29,16 @@ class Settings(BaseSettings):
         shard_size: Frames a shard, 1 to 1,000,000.
         token_budget: Tokens an encoder is fed at once.
         threads: CPU threads of torch; 0 is one a physical core that the process may use.
-        shards_per_run: Shards that one backfill run takes, with the models loaded once.
+        shards_per_run: Shards that one run takes, with the models loaded once.
+        automation: Whether the sensors and schedules are on until someone turns them off in the UI.
+        inbox_settle_seconds: A file in the inbox is taken in once it has not changed for this long.
+        inbox_poll_seconds: How often the sensors look.
+        files_per_tick: Files that one run takes in.
+        runs_per_tick: Runs that a sensor or schedule requests at once; the rest wait for the next tick.
+        attempts_max: Failures in a row after which a batch or file is parked.
+        backfill_cron: When missing, failed, damaged and outdated shards are computed (UTC).
+        audit_cron: When the whole store is read and checked (UTC).
+        webhook: Address that a message of each failed run is posted to; empty for none.
     """
 
     model_config = SettingsConfigDict(env_prefix="VIRNUC_", frozen=True, extra="forbid")
@@ -42,6 +51,22 @@ class Settings(BaseSettings):
     token_budget: int = Field(8_192, ge=16)
     threads: int = Field(0, ge=0, le=1024)
     shards_per_run: int = Field(1_000, ge=1)
+    automation: bool = True
+    inbox_settle_seconds: float = Field(10, ge=0, le=86_400)
+    inbox_poll_seconds: int = Field(5, ge=1, le=86_400)
+    files_per_tick: int = Field(20, ge=1, le=1_000)
+    runs_per_tick: int = Field(20, ge=1, le=1_000)
+    attempts_max: int = Field(3, ge=1, le=100)
+    backfill_cron: str = "0 2 * * *"
+    audit_cron: str = "0 4 * * 0"
+    webhook: SecretStr = SecretStr("")
+
+    @field_validator("backfill_cron", "audit_cron")
+    @classmethod
+    def _cron(cls, cron: str) -> str:
+        if len(cron.split()) != 5:
+            raise ValueError("not a cron expression of five fields, such as 0 2 * * *")
+        return cron
 
     @field_validator("home")
     @classmethod
@@ -84,13 +109,18 @@ class Settings(BaseSettings):
 
     @property
     def inbox(self) -> Path:
-        """Folder for sequence files handed over by pipe."""
+        """Folder that new sequence files are dropped into."""
         return self.home / "inbox"
 
     @property
     def reports(self) -> Path:
         """Folder with one report folder a batch."""
         return self.home / "reports"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the journal, see `journal`."""
+        return self.home / "logs"
 
     @property
     def dagster_home(self) -> Path:

@@ -12,7 +12,7 @@ ROWS, DIM = 500, 320
 
 
 class Stage:
-    name, dim = "esm2_embeddings", DIM
+    name, dim, tokens = "esm2_embeddings", DIM, 0
 
     def wanted(self, shard):
         return {"of": shard}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {
@@ -100,13 +107,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[Web]:
-    """`virnuc up` on a home, until the context ends."""
+def running(home: Path, **settings: str) -> Iterator[Web]:
+    """`virnuc up` on a home, until the context ends; `settings` are VIRNUC_* variables without their prefix."""
     port = free_port()
+    variables = {f"VIRNUC_{name.upper()}": value for name, value in settings.items()}
     log = (home / "up.log").open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "virnuc_dagster", "up", "--port", str(port), "--home", str(home)],
-        stdout=log, stderr=log, start_new_session=True, env={**os.environ, "DAGSTER_HOME": ""},
+        stdout=log, stderr=log, start_new_session=True, env={**os.environ, "DAGSTER_HOME": "", **variables},
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 90
@@ -114,15 +122,48 @@ def running(home: Path) -> Iterator[Web]:
             assert process.poll() is None, (home / "up.log").read_text()
             assert time.monotonic() < deadline, (home / "up.log").read_text()
             try:
-                Web(port).query("{ version }")
-                break
+                if Web(port).query(REPOSITORIES)["repositoriesOrError"].get("nodes"):
+                    break
             except OSError:
-                time.sleep(0.5)
+                pass
+            time.sleep(0.3)
         yield Web(port)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()  # to `virnuc up` alone: it must stop what it has started
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+            raise
         log.close()
+
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@contextmanager
+def chromium(base_url: str, width: int = 1800, height: int = 900) -> Iterator["Page"]:
+    """A page of a headless Chromium (Debian's), with an empty profile; paths are relative to `base_url`."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(CHROMIUM_FLAGS))
+        try:
+            page = browser.new_page(base_url=base_url, viewport={"width": width, "height": height})
+            page.set_default_timeout(30_000)
+            yield page
+        finally:
+            browser.close()
+
+
+def needs_chromium() -> None:
+    """Skip without a browser, unless VIRNUC_REQUIRE_ALL forbids skipping."""
+    if shutil.which("chromium"):
+        return
+    reason = "needs the Debian package chromium"
+    if os.environ.get("VIRNUC_REQUIRE_ALL"):
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,16 +1,28 @@
 """`sequence_batch`: stored sequences -> frames in shards -> manifest; registers the shards as partitions."""
 
+from typing import Any
+
 import dagster as dg
 
-from virnuc_dagster.checkpoints import Payload
+from virnuc_dagster.assets.plots import bars
+from virnuc_dagster.checkpoints import CheckpointStore, Payload
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.partitions import batches, shards
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import batch_provenance, build_batch, current_manifest
-from virnuc_dagster.writer import writer
+from virnuc_dagster.writer import process_tags, writer
+
+OWNERS = ["team:sequence-analysis"]
 
 
-@dg.asset(partitions_def=batches, io_manager_key="checkpoints", group_name="virnucpro", kinds={"python"})
+@dg.asset(
+    partitions_def=batches,
+    io_manager_key="checkpoints",
+    group_name="sequences",
+    kinds={"python"},
+    owners=OWNERS,
+    tags={"virnuc/dataflow": "1-sequences"},
+)
 def sequence_batch(
     context: dg.AssetExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointIOManager],
@@ -18,25 +30,52 @@ def sequence_batch(
 ) -> dg.Output[Payload | None]:
     """One input file, cut into windows, six reading frames and shards, with every input sequence accounted for.
 
-    Frames with a stop codon are dropped; sequences that are too short or hold no open frame stay in the manifest with
-    the reason. Add files with `virnuc predict FILE`; a batch's shards never change.
+    A **partition is a batch**, that is one file. Each sequence is cut into windows of the length that the model was
+    trained for, and each window is translated in six frames. Frames with a stop codon are dropped; sequences that are
+    too short or hold no open frame stay in the manifest with the reason.
+
+    New batches come from the inbox folder by themselves, or from `virnuc predict FILE` and `virnuc batches add FILE`.
+    A batch's shards never change.
     """
-    batch = context.partition_key
-    store = checkpoints.store
-    stored = current_manifest(store, batch)
-    manifest = stored or build_batch(store, batch, progress, writer(context.run.run_id))
-    # One call, in order: a batch's shards must be one contiguous range of partitions.
-    context.instance.add_dynamic_partitions(str(shards.name), manifest["shards"])
-    counts = {name: int(manifest[name].sum()) for name in ("length", "windows", "open_windows", "frames", "ambiguous")}
-    return dg.Output(
-        None if stored else manifest,
-        metadata={
-            "provenance": dg.MetadataValue.json(batch_provenance(store, batch)),
-            "sequences": len(manifest["ids"]),
-            "bases": counts.pop("length"),
-            **counts,
-            "shards": len(manifest["shards"]),
-            "reused": stored is not None,
-            "sequences_without_open_frame": int((manifest["frames"] == 0).sum()),
-        },
+    context.instance.add_run_tags(context.run.run_id, process_tags())
+    manifest, metadata = cut_batch(
+        context.instance, checkpoints.store, context.partition_key, progress, context.run.run_id
     )
+    return dg.Output(manifest, metadata=metadata)
+
+
+def cut_batch(
+    instance: dg.DagsterInstance, store: CheckpointStore, batch: str, progress: Progress, run_id: str
+) -> tuple[Payload | None, dict[str, Any]]:
+    """Cut a batch into frames unless that is done already, and register its shards.
+
+    Returns:
+        The manifest to be stored, None if the stored one is current; and what to show of it.
+    """
+    stored = current_manifest(store, batch)
+    manifest = stored or build_batch(store, batch, progress, writer(run_id))
+    # One call, in order: a batch's shards must be one contiguous range of partitions.
+    instance.add_dynamic_partitions(str(shards.name), manifest["shards"])
+    counts = {name: int(manifest[name].sum()) for name in ("length", "windows", "open_windows", "frames", "ambiguous")}
+    with_frame = int((manifest["frames"] > 0).sum())
+    return None if stored else manifest, {
+        "sequences": len(manifest["ids"]),
+        "bases": counts["length"],
+        "windows": counts["windows"],
+        "open_windows": counts["open_windows"],
+        "open_frame_coverage": round(counts["open_windows"] / max(counts["windows"], 1), 4),
+        "frames": counts["frames"],
+        "ambiguous": counts["ambiguous"],
+        "shards": len(manifest["shards"]),
+        "reused": stored is not None,
+        "sequences_without_open_frame": len(manifest["ids"]) - with_frame,
+        "what can be scored": bars(
+            {
+                "windows with an open frame": counts["open_windows"],
+                "windows without": counts["windows"] - counts["open_windows"],
+            },
+            "open-frame coverage",
+            "windows",
+        ),
+        "provenance": dg.MetadataValue.json(batch_provenance(store, batch)),
+    }

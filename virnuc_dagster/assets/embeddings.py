@@ -4,33 +4,45 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from virnuc_dagster.assets.batch import sequence_batch
+from virnuc_dagster.assets.batch import OWNERS, sequence_batch
 from virnuc_dagster.assets.ranged import run_shards
 from virnuc_dagster.io_manager import CheckpointIOManager
+from virnuc_dagster.journal import Journal
 from virnuc_dagster.partitions import shards
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.resources import Compute
+from virnuc_dagster.resources import Compute, hold_device
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, EmbeddingStage
 
 GPU_POOL = "gpu"
 _DESCRIPTIONS = {
-    DNABERT_S: "DNABERT-S embedding of each frame's bases: the mean over all tokens, one row a frame.",
-    ESM2: "ESM-2 embedding of each frame's protein: the mean over its residues, one row a frame.",
+    DNABERT_S: "What a DNA language model sees in each frame: the DNABERT-S embedding of its bases (mean over all "
+    "tokens), one row a frame.",
+    ESM2: "What a protein language model sees in each frame: the ESM-2 embedding of its translation (mean over the "
+    "residues), one row a frame.",
 }
+_COMMON = """
+
+A **partition is a shard**, a fixed part of a batch. A shard whose stored inputs, model and precision are the wanted
+ones is not computed again; a run over many shards loads the model once, and after a crash it goes on where it stopped.
+
+Device, precision, token budget and threads: resource `compute` in the launchpad, or run tags such as
+`virnuc/device=cuda:1`, `virnuc/gpu=1`, `virnuc/token_budget=4096`.
+"""
 
 
 def _embedding_asset(name: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=name,
-        description=_DESCRIPTIONS[name]
-        + " A shard whose stored inputs, model and precision are the wanted ones is not computed again.",
+        description=_DESCRIPTIONS[name] + _COMMON,
         partitions_def=shards,
         # The batch of a shard is in its key; no built-in mapping says so, and custom ones do not reach the daemon.
         deps=[dg.AssetDep(sequence_batch, partition_mapping=dg.AllPartitionMapping())],
         backfill_policy=dg.BackfillPolicy.multi_run(1_000),
         io_manager_key="checkpoints",
-        group_name="virnucpro",
-        kinds={"pytorch"},
+        group_name="embeddings",
+        kinds={"pytorch", "huggingface"},
+        owners=OWNERS,
+        tags={"virnuc/dataflow": "2-embeddings"},
         pool=GPU_POOL,
         output_required=True,
     )
@@ -39,11 +51,12 @@ def _embedding_asset(name: str) -> dg.AssetsDefinition:
         checkpoints: dg.ResourceParam[CheckpointIOManager],
         compute: Compute,
         progress: dg.ResourceParam[Progress],
+        journal: Journal,
     ) -> Iterator[dg.AssetMaterialization | dg.Output]:
-        bundle = compute.open_bundle()
-        stage = EmbeddingStage(name, checkpoints.store, bundle, compute.options(checkpoints.level))
-        facts = {"bundle": bundle.name, "precision": compute.precision, "device": compute.device}
-        yield from run_shards(context, stage, checkpoints.store, progress, facts)
+        compute = compute.for_run(context.run.tags)
+        stage = EmbeddingStage(name, checkpoints.store, compute.open_bundle(), compute.options(checkpoints.level))
+        with hold_device(compute.device, context.log.info):
+            yield from run_shards(context, stage, checkpoints.store, progress, journal, compute.facts())
 
     return embeddings
 

@@ -1,15 +1,20 @@
 """`predictions`: both embeddings of a frame -> P(others), P(virus)."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
+from virnuc_dagster.assets.batch import OWNERS
 from virnuc_dagster.assets.embeddings import GPU_POOL, dnabert_s_embeddings, esm2_embeddings
+from virnuc_dagster.assets.plots import histogram
 from virnuc_dagster.assets.ranged import run_shards
+from virnuc_dagster.checkpoints import Payload
 from virnuc_dagster.io_manager import CheckpointIOManager
+from virnuc_dagster.journal import Journal
 from virnuc_dagster.partitions import shards
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.resources import Compute
+from virnuc_dagster.resources import Compute, hold_device
 from virnuc_dagster.stages.shards import PredictionStage
 
 
@@ -18,8 +23,10 @@ from virnuc_dagster.stages.shards import PredictionStage
     deps=[dnabert_s_embeddings, esm2_embeddings],
     backfill_policy=dg.BackfillPolicy.multi_run(1_000),
     io_manager_key="checkpoints",
-    group_name="virnucpro",
+    group_name="verdicts",
     kinds={"pytorch"},
+    owners=OWNERS,
+    tags={"virnuc/dataflow": "3-predictions"},
     pool=GPU_POOL,
 )
 def predictions(
@@ -27,12 +34,24 @@ def predictions(
     checkpoints: dg.ResourceParam[CheckpointIOManager],
     compute: Compute,
     progress: dg.ResourceParam[Progress],
+    journal: Journal,
 ) -> Iterator[dg.AssetMaterialization | dg.Output]:
-    """P(others) and P(virus) of each frame, from its two embeddings joined by frame id.
+    """How viral each frame looks: P(others) and P(virus), from its two embeddings joined by frame id.
 
+    A **partition is a shard**.
     Embeddings made from other frames, with another bundle or precision are refused, never mixed.
     """
-    bundle = compute.open_bundle()
-    stage = PredictionStage(checkpoints.store, bundle, compute.options(checkpoints.level))
-    facts = {"bundle": bundle.name, "precision": compute.precision}
-    yield from run_shards(context, stage, checkpoints.store, progress, facts)
+    compute = compute.for_run(context.run.tags)
+    stage = PredictionStage(checkpoints.store, compute.open_bundle(), compute.options(checkpoints.level))
+    with hold_device(compute.device, context.log.info):
+        yield from run_shards(context, stage, checkpoints.store, progress, journal, compute.facts(), _scores)
+
+
+def _scores(payload: Payload) -> dict[str, Any]:
+    """How the scores of a shard are spread."""
+    scores = payload["data"][:, 1].tolist()
+    return {
+        "mean_P_virus": round(sum(scores) / max(len(scores), 1), 4),
+        "frames_called_virus": sum(score > 0.5 for score in scores),
+        "score histogram": histogram(scores, "P(virus)", "frames"),
+    }

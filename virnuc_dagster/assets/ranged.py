@@ -4,18 +4,22 @@ A shard that fails does not stop the others; at the end one error names the fail
 announced so far are in the event log and in the store, and the next run skips them by their records.
 """
 
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 
-from virnuc_dagster.checkpoints import CheckpointStore
+from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointStore, Payload
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
 from virnuc_dagster.io_manager import record_metadata
+from virnuc_dagster.journal import Journal
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.ensure import Ensured, ensure_shards
-from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.keys import batch_of, shard_checkpoint
 from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.space import check_space
 from virnuc_dagster.writer import process_tags, writer
@@ -26,7 +30,9 @@ def run_shards(
     stage: ShardStage,
     store: CheckpointStore,
     progress: Progress,
+    journal: Journal,
     facts: dict[str, Any],
+    describe: Callable[[Payload], dict[str, Any]] | None = None,
 ) -> Iterator[dg.AssetMaterialization | dg.Output]:
     """Bring every shard of the run to its wanted state.
 
@@ -35,7 +41,9 @@ def run_shards(
         stage: What to compute.
         store: Where results are kept.
         progress: Told of every frame and shard.
+        journal: Told of every shard and of the end.
         facts: Metadata for every shard, such as the model.
+        describe: More metadata of a computed shard, from its payload.
 
     Yields:
         An `AssetMaterialization` for each computed shard once it is committed (while the next one is computed, at the
@@ -50,7 +58,9 @@ def run_shards(
     check_space(store, [stage], keys, context.log.warning)
     progress.start(stage.name, len(keys), _count_frames(store, keys))
     failed: dict[str, Exception] = {}
+    tally = Tally(stage.name, context.run.run_id, journal)
     for key, outcome in ensure_shards(stage, keys, store, progress, writer(context.run.run_id)):
+        tally.add(key, outcome)
         if isinstance(outcome, Exception):
             failed[key] = outcome
             trace = None if isinstance(outcome, VirnucError) else outcome
@@ -58,13 +68,55 @@ def run_shards(
             continue
         if outcome.changed:
             context.log.info(f"{key} was computed again: {'; '.join(map(str, outcome.changed))}")
-        metadata = _metadata(outcome) | facts
+        shown = describe(store.load(shard_checkpoint(stage.name, key))) if describe and not outcome.reused else {}
+        metadata = {**shown, **facts, **_rates(outcome), "reused": outcome.reused, **record_metadata(outcome.record)}
         if len(keys) > 1 and not outcome.reused:
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
         context.add_asset_metadata(metadata, partition_key=key)
+    context.log.info(tally.end())
     if failed:
         raise shards_failed(stage.name, len(keys), failed)
     yield dg.Output(None)
+
+
+@dataclass
+class Tally:
+    """Counts what a run did, for the log and the journal."""
+
+    stage: str
+    run_id: str
+    journal: Journal
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    def add(self, shard: str, outcome: Ensured | Exception) -> None:
+        """One shard is done."""
+        facts: dict[str, Any] = {"stage": self.stage, "batch": batch_of(shard), "shard": shard, "run": self.run_id}
+        if isinstance(outcome, Exception):
+            state = "damaged" if isinstance(outcome, CheckpointDamagedError) else "failed"
+            facts["reason"] = getattr(outcome, "message", repr(outcome))
+        else:
+            state = "skipped" if outcome.reused else "done"
+            facts |= {"frames": outcome.record.rows, "bytes": outcome.record.bytes, **_rates(outcome)}
+            if not outcome.reused:
+                self.counts["frames"] += outcome.record.rows
+                self.counts["tokens"] += outcome.tokens
+                self.seconds += outcome.seconds
+        self.counts[state] += 1
+        self.journal.write("shard", state=state, **facts)
+
+    def end(self) -> str:
+        """The run's step is over; returns a line for its log."""
+        counts = {name: self.counts[name] for name in ("done", "skipped", "failed", "damaged", "frames", "tokens")}
+        wall = time.monotonic() - self.began
+        self.journal.write("step", stage=self.stage, run=self.run_id, seconds=round(wall, 3), **counts)
+        rate = f", {self.counts['frames'] / self.seconds:,.1f} frames/s" if self.seconds else ""
+        rate += f", {self.counts['tokens'] / self.seconds:,.0f} tokens/s" if self.counts["tokens"] else ""
+        return (
+            f"{self.stage}: {counts['done']:,} shards computed, {counts['skipped']:,} skipped, "
+            f"{counts['failed']:,} failed, {counts['damaged']:,} damaged in {wall:.1f} s{rate}"
+        )
 
 
 def _count_frames(store: CheckpointStore, keys: list[str]) -> int:
@@ -78,12 +130,16 @@ def _count_frames(store: CheckpointStore, keys: list[str]) -> int:
     return total
 
 
-def _metadata(ensured: Ensured) -> dict[str, Any]:
-    metadata = {**record_metadata(ensured.record), "reused": ensured.reused}
-    if ensured.seconds:
-        rate = ensured.record.rows / ensured.seconds
-        metadata |= {"seconds": round(ensured.seconds, 3), "frames_per_second": round(rate, 1)}
-    return metadata
+def _rates(ensured: Ensured) -> dict[str, Any]:
+    if not ensured.seconds:
+        return {}
+    rates = {
+        "seconds": round(ensured.seconds, 3),
+        "frames_per_second": round(ensured.record.rows / ensured.seconds, 1),
+    }
+    if ensured.tokens:
+        rates |= {"tokens": ensured.tokens, "tokens_per_second": round(ensured.tokens / ensured.seconds, 1)}
+    return rates
 
 
 def shards_failed(stage: str, total: int, failed: dict[str, Exception]) -> ShardsFailedError:

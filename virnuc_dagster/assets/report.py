@@ -4,13 +4,17 @@ from pathlib import Path
 
 import dagster as dg
 
+from virnuc_dagster.assets.batch import OWNERS
+from virnuc_dagster.assets.plots import bars, binned
 from virnuc_dagster.assets.predictions import predictions
 from virnuc_dagster.io_manager import CheckpointIOManager
+from virnuc_dagster.journal import Journal
 from virnuc_dagster.partitions import batches
 from virnuc_dagster.report import paths
 from virnuc_dagster.resources import Compute
 from virnuc_dagster.stages.report import build_report
 from virnuc_dagster.stages.shards import PredictionStage
+from virnuc_dagster.writer import process_tags
 
 
 class ReportFolder(dg.ConfigurableResource):
@@ -23,34 +27,40 @@ class ReportFolder(dg.ConfigurableResource):
     partitions_def=batches,
     # Read through the store: as an input, this mapping would load every shard of every batch.
     deps=[dg.AssetDep(predictions, partition_mapping=dg.AllPartitionMapping())],
-    group_name="virnucpro",
+    group_name="verdicts",
     kinds={"html"},
+    owners=OWNERS,
+    tags={"virnuc/dataflow": "4-report"},
 )
 def batch_report(
     context: dg.AssetExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointIOManager],
     compute: Compute,
     reports: ReportFolder,
+    journal: Journal,
 ) -> dg.MaterializeResult:
     """Which sequences of a batch are viral: tables, `viral.fasta` and a page to look at.
 
+    A **partition is a batch**, that is one input file. The page is at the path below **report**.
     Counts only predictions made with the wanted bundle from the wanted frames; while some are missing, the report says
     that it is incomplete and marks the sequences concerned.
     """
+    context.instance.add_run_tags(context.run.run_id, process_tags())
     batch = context.partition_key
     stage = PredictionStage(checkpoints.store, compute.open_bundle(), compute.options(checkpoints.level))
     report = build_report(checkpoints.store, batch, stage, Path(reports.root) / batch)
+    summary = report.summary
+    journal.write(
+        "report", batch=batch, run=context.run.run_id, complete=summary["complete"], verdicts=summary["verdicts"]
+    )
     return dg.MaterializeResult(
         metadata={
             "report": dg.MetadataValue.path(str(report.folder / paths.HTML)),
-            "complete": report.summary["complete"],
-            **{f"verdict: {name}": count for name, count in report.summary["verdicts"].items()},
-            **{name: report.summary[name] for name in ("sequences", "bases", "windows", "scored_windows", "frames")},
-            "verdicts": dg.MetadataValue.md(_markdown(report.summary["verdicts"])),
+            "complete": summary["complete"],
+            **{f"verdict: {name}": count for name, count in summary["verdicts"].items()},
+            **{name: summary[name] for name in ("sequences", "bases", "windows", "scored_windows", "frames")},
+            "open_frame_coverage": round(summary["scored_windows"] / max(summary["windows"], 1), 4),
+            "verdicts": bars(summary["verdicts"], "verdict", "sequences"),
+            "score histogram": binned(report.score_bins, "sequence score", "sequences"),
         }
     )
-
-
-def _markdown(verdicts: dict[str, int]) -> str:
-    rows = "\n".join(f"| {name} | {count:,} |" for name, count in verdicts.items())
-    return f"| verdict | sequences |\n|---|---:|\n{rows}"

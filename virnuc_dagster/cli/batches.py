@@ -15,7 +15,7 @@ from virnuc_dagster.settings import Settings
 
 @click.group()
 def batches() -> None:
-    """Add, list, show and remove batches of sequences."""
+    """Add, list, show, retry and remove batches of sequences."""
 
 
 @batches.command(
@@ -65,6 +65,7 @@ Examples:
 def list_batches(as_json: bool, **flags: Any) -> int:
     """Every batch of this home: sequences, frames, shards, and how many shards have predictions."""
     from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.ledger import Ledger
     from virnuc_dagster.stages.batch import SEQUENCES
 
     settings = Settings.read(**flags)
@@ -73,6 +74,8 @@ def list_batches(as_json: bool, **flags: Any) -> int:
     if as_json:
         click.echo(json.dumps({"batches": rows}, indent=2))
         return 0
+    for entry in Ledger(settings.home).parked() if rows else []:
+        note(f"{entry.batch} is parked after {entry.failures} failures: {entry.reason}\n  -> virnuc batches retry")
     if not rows:
         click.echo(f"no batch in {settings.home}; add one with `virnuc predict FILE --output DIR`")
         return 0
@@ -127,6 +130,7 @@ def remove(batch: str, yes: bool, **flags: Any) -> int:
     """Remove one BATCH (its whole key): stored results, partitions, report. A line in removed_batches.jsonl stays."""
     from virnuc_dagster.checkpoints import open_store
     from virnuc_dagster.instance import clear_dead_runs, open_instance
+    from virnuc_dagster.ledger import Ledger
     from virnuc_dagster.partitions import forget_batch, runs_at_work
     from virnuc_dagster.stages.removal import batch_files, remove_batch
 
@@ -146,7 +150,28 @@ def remove(batch: str, yes: bool, **flags: Any) -> int:
             )
         forget_batch(instance, found.batch)
         remove_batch(store, settings.home, found)
+        Ledger(settings.home).forget_batch(found.batch)
     click.echo(f"{what} removed")
+    return 0
+
+
+@batches.command(
+    epilog="""\b
+Example:
+  virnuc batches retry lambda-3f9a1c07"""
+)
+@click.argument("batch")
+@home_option
+def retry(batch: str, **flags: Any) -> int:
+    """Let the scheduled backfill try a parked BATCH again, once the cause of its failures is removed."""
+    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.ledger import Ledger
+
+    settings = Settings.read(**flags)
+    key = resolve_batch(settings, open_store(settings.store), batch)
+    if not Ledger(settings.home).unpark(key):
+        raise InputError(f"{key} is not parked", hint="`virnuc predict` computes whatever it lacks now")
+    click.echo(f"{key} is tried again by the next scheduled backfill")
     return 0
 
 

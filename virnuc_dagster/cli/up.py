@@ -1,32 +1,91 @@
-"""`virnuc up`: the web UI and the daemon on this home's Dagster instance."""
+"""`virnuc up`: the web UI and the daemon on this home's Dagster instance, until Ctrl-C."""
 
 import os
+import socket
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import click
 
 from virnuc_dagster.cli.options import home_option
+from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.settings import HOME_VARIABLE, Settings
+
+MODULE = "virnuc_dagster.definitions"
+#: A tick of a sensor or schedule may take this long; a large survey needs more than Dagster's 60 seconds.
+_TICK_SECONDS = "300"
 
 
 @click.command(
     epilog="""\b
 Examples:
-  virnuc up                       # http://127.0.0.1:3000
-  virnuc up --port 3001 --home /data/virnuc"""
+  virnuc up                                  # then: cp reads.fasta .virnuc/inbox/
+  virnuc up --home /data/virnuc --port 8080  # a second home beside the first"""
 )
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; the UI has no log-in.")
 @home_option
-def up(port: int, host: str, **flags: Any) -> None:
-    """Open the web UI with every batch computed so far (Ctrl-C ends it)."""
-    from virnuc_dagster.instance import prepare_instance
+def up(port: int, host: str, **flags: Any) -> int:
+    """Run the web UI and the automation (inbox, scheduled backfill, audit) on this home; Ctrl-C ends it."""
+    from virnuc_dagster.instance import clear_dead_runs, open_instance
+    from virnuc_dagster.supervisor import only_one, supervise
 
     settings = Settings.read(**flags)
-    prepare_instance(settings)
+    _check_port(host, port)
+    url = f"http://{host}:{port}"
     os.environ |= {"DAGSTER_HOME": str(settings.dagster_home), HOME_VARIABLE: str(settings.home)}
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
-    click.echo(f"web UI: http://{host}:{port}  (home {settings.home})", err=True)
-    arguments = ["dev", "-m", "virnuc_dagster.definitions", "-h", host, "-p", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", "dagster", *arguments])  # noqa: S606 - our own interpreter
+    for kind in ("SENSOR", "SCHEDULE"):
+        os.environ.setdefault(f"DAGSTER_{kind}_GRPC_TIMEOUT_SECONDS", _TICK_SECONDS)
+    with open_instance(settings) as instance:
+        note(f"web UI: {url}  (home {settings.home})")
+        with only_one(settings.dagster_home / "up.lock", f"{url}, process {os.getpid()}"):
+            clear_dead_runs(instance, note)
+            note(f"inbox:  {settings.inbox}  ({'watched' if settings.automation else 'automation is off'})")
+            with tempfile.TemporaryDirectory(prefix="virnuc-") as folder:
+                supervise(services(Path(folder), host, port), note)
+    note("stopped")
+    return 0
+
+
+def services(folder: Path, host: str, port: int) -> list[Any]:
+    """The three processes, joined by a socket in `folder`."""
+    from virnuc_dagster.supervisor import Service
+
+    socket_path, workspace = folder / "code.sock", folder / "workspace.yaml"
+    workspace.write_text(f"load_from:\n  - grpc_server:\n      socket: {socket_path}\n      location_name: {MODULE}\n")
+    python = sys.executable
+    common = ["--log-level", "warning"]
+    return [
+        Service(
+            "code server",
+            [python, "-m", "dagster", "code-server", "start", "-m", MODULE, "--socket", str(socket_path), *common],
+            listens_on=socket_path,
+        ),
+        Service(
+            "web server",
+            [python, "-m", "dagster_webserver", "-w", str(workspace), "-h", host, "-p", str(port),
+             "--dagster-log-level", "warning"],
+        ),
+        Service("daemon", [python, "-m", "dagster._daemon", "run", "-w", str(workspace), *common]),
+    ]  # fmt: skip
+
+
+def note(text: str) -> None:
+    """Tell the user."""
+    click.echo(text, err=True)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Say now that a port is taken, not from within the web server."""
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(address[0], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address[4])
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port, or stop what runs there"
+        ) from error

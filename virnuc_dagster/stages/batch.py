@@ -4,6 +4,7 @@
 `build_batch` cuts them into windows, frames and shards (method.md §1-§3).
 """
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ def add_sequences(
     window_length: int,
     shard_size: int,
     replace_damaged: bool = False,
+    reuse_content: bool = False,
 ) -> tuple[str, CommitRecord]:
     """Read a sequence file and store what it holds as a batch.
 
@@ -47,6 +49,7 @@ def add_sequences(
         window_length: Bases a window.
         shard_size: Frames a shard.
         replace_damaged: Check the stored sequences in full, and if they are damaged set them aside and store them anew.
+        reuse_content: The same sequences under another name are the batch they already are, not a new one.
 
     Returns:
         The batch key and the record of the stored sequences. Adding the same content again changes nothing.
@@ -66,8 +69,10 @@ def add_sequences(
     digests = content_digests(payload)
     content = hashlib.sha256((digests["sequence"] + digests["description"]).encode()).hexdigest()
     batch = batch_key(name, content, window_length, shard_size)
-    key = batch_checkpoint(SEQUENCES, batch)
     provenance = {"inputs": {"content": content}, "window_length": window_length, "shard_size": shard_size}
+    if reuse_content:
+        batch = _batch_with(store, batch, provenance) or batch
+    key = batch_checkpoint(SEQUENCES, batch)
     try:
         stored = store.record(key)
         if stored and replace_damaged:
@@ -80,6 +85,18 @@ def add_sequences(
     if stored is None or differences(stored.provenance, provenance):
         stored = store.save(key, payload, provenance)
     return batch, stored
+
+
+def _batch_with(store: CheckpointStore, batch: str, provenance: Mapping[str, Any]) -> str | None:
+    """A stored batch of the same content and cutting: the last part of its key is the same."""
+    ending = batch[batch.rindex("-") :]
+    for key in store.list(SEQUENCES):
+        if key.batch.endswith(ending):
+            with contextlib.suppress(CheckpointError):
+                record = store.record(key)
+                if record and not differences(record.provenance, provenance):
+                    return key.batch
+    return None
 
 
 def batch_provenance(store: CheckpointStore, batch: str) -> dict[str, Any]:

@@ -27,12 +27,14 @@ class Ensured:
         reused: Whether it already was the wanted one.
         changed: Why a stored result was not.
         seconds: Time spent computing it.
+        tokens: Tokens an encoder was fed for it; 0 where there is no encoder.
     """
 
     record: CommitRecord
     reused: bool
     changed: tuple[Difference, ...] = ()
     seconds: float = 0.0
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class _Computed:
     payload: Payload
     looked: _Looked
     seconds: float
+    tokens: int
 
 
 class NotTriedError(VirnucError):
@@ -137,7 +140,7 @@ def _begin(
             progress.shard_stale(stage.name, shard, looked.changed)
         began = time.monotonic()
         payload = stage.compute(looked.inputs, progress)
-        return _Computed(payload, looked, time.monotonic() - began)
+        return _Computed(payload, looked, time.monotonic() - began, stage.tokens)
     except Exception as error:  # whatever it is, the other shards must have their chance
         progress.shard_failed(stage.name, shard, error)
         return error
@@ -149,7 +152,7 @@ def _save(
     """Commit one shard; runs in the saver's thread."""
     looked = computed.looked
     record = store.save(shard_checkpoint(stage.name, shard), computed.payload, looked.wanted, writer)
-    return Ensured(record, False, looked.changed, computed.seconds)
+    return Ensured(record, False, looked.changed, computed.seconds, computed.tokens)
 
 
 def _settled(stage: ShardStage, shard: str, save: Future[Ensured], progress: Progress) -> Ensured | Exception:

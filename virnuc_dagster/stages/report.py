@@ -45,10 +45,11 @@ _FALLBACK_WINDOWS = 4_096
 
 @dataclass(frozen=True)
 class Report:
-    """What was written: the folder and the counts."""
+    """What was written: the folder, the counts, and how many sequences have a score in each twentieth of 0..1."""
 
     folder: Path
     summary: dict[str, Any]
+    score_bins: list[int]
 
 
 def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, folder: Path) -> Report:
@@ -93,7 +94,7 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
         paths.PROVENANCE: _json(report_provenance(store, batch, stage, shards)),
     }.items():
         write_atomic(folder / name, data)
-    return Report(folder, summary)
+    return Report(folder, summary, [sum(bins) for bins in zip(*gathered.counts.bins.values(), strict=True)])
 
 
 @dataclass

@@ -57,6 +57,8 @@ class ShardStage(Protocol):
     """A stage of the pipeline, ready to work on shards of one store with one bundle."""
 
     name: str
+    #: Tokens that an encoder was fed for the shard computed last; 0 where there is no encoder.
+    tokens: int
 
     @property
     def dim(self) -> int:
@@ -128,6 +130,7 @@ class EmbeddingStage:
         self.part: Literal["dnabert_s", "esm2"] = "dnabert_s" if name == DNABERT_S else "esm2"
         self.column = "nucleotide" if name == DNABERT_S else "protein"
         self.token_budget = options.token_budget
+        self.tokens = 0
 
     @property
     def dim(self) -> int:
@@ -181,6 +184,7 @@ class EmbeddingStage:
             on_progress=lambda done: progress.advance(self.name, done),
             on_reduced=keep_to,
         )
+        self.tokens = sum(map(len, inputs.tokens))
         return {"ids": list(inputs.ids), "data": data}
 
 
@@ -196,6 +200,7 @@ class PredictionStage:
     METHOD_VERSION = 1
     name = PREDICTIONS
     dim = 2
+    tokens = 0
 
     def __init__(self, store: CheckpointStore, bundle: "Bundle", options: ComputeOptions) -> None:
         self.store, self.bundle, self.options = store, bundle, options

@@ -1,0 +1,226 @@
+"""Files in the inbox: when they are touched, how they are recognised, and what becomes of bad ones."""
+
+import os
+import time
+
+import pytest
+
+from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.ledger import Fingerprint, Ledger
+from virnuc_dagster.stages import arrivals
+from virnuc_dagster.stages.arrivals import REASON_SUFFIX, REJECTED, scan_inbox, take_in
+from virnuc_dagster.stages.batch import SEQUENCES
+
+FASTA = ">a\nACGTACGTACGT\n>b\nGGGGCCCC\n"
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LocalStore(tmp_path / "store")
+
+
+def drop(inbox, name, text=FASTA, age=100.0):
+    path = inbox / name
+    path.write_text(text)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def look(inbox, ledger, after=0.0, limit=100):
+    return scan_inbox(inbox, ledger, time.time() + after, settle_seconds=10, limit=limit)
+
+
+def take(store, inbox, name, ledger):
+    look(inbox, ledger)
+    return take_in(store, inbox, name, ledger, window_length=500, shard_size=10)
+
+
+def test_a_file_is_ready_once_it_was_seen_unchanged_for_long_enough(inbox, ledger):
+    drop(inbox, "a.fa")
+    assert look(inbox, ledger).ready == []  # seen for the first time
+    assert look(inbox, ledger, after=9).ready == []
+    assert look(inbox, ledger, after=11).ready == ["a.fa"]
+
+
+def test_a_file_that_grows_waits_again(inbox, ledger):
+    drop(inbox, "a.fa")
+    look(inbox, ledger)
+    drop(inbox, "a.fa", FASTA * 2)
+    assert look(inbox, ledger, after=11).ready == []
+    assert look(inbox, ledger, after=22).ready == ["a.fa"]
+
+
+def test_a_time_stamp_in_the_future_does_not_keep_a_file_waiting(inbox, ledger):
+    drop(inbox, "a.fa", age=-86_400)
+    look(inbox, ledger)
+    assert look(inbox, ledger, after=11).ready == ["a.fa"]
+
+
+@pytest.mark.parametrize("name", [".hidden.fa", "a.fa.part", "a.fa.TMP", "b.fa.crdownload"])
+def test_names_of_unfinished_files_are_left_alone(inbox, ledger, name):
+    drop(inbox, name)
+    assert look(inbox, ledger).known == 0
+
+
+def test_the_oldest_files_come_first_and_no_more_than_asked_for(inbox, ledger):
+    for number in range(5):
+        drop(inbox, f"{9 - number}.fa")
+        scan_inbox(inbox, ledger, 1000.0 + number, settle_seconds=10, limit=9)
+    assert look(inbox, ledger, limit=3).ready == ["9.fa", "8.fa", "7.fa"]
+
+
+def test_a_good_file_becomes_a_batch_and_stays_where_it_is(inbox, ledger, store):
+    path = drop(inbox, "a.fa")
+
+    arrival = take(store, inbox, "a.fa", ledger)
+
+    assert (arrival.state, arrival.sequences) == ("taken", 2)
+    assert [key.batch for key in store.list(SEQUENCES)] == [arrival.batch]
+    assert path.read_text() == FASTA
+    assert look(inbox, ledger, after=1000).ready == []
+    assert not list(inbox.glob(".*"))
+
+
+@pytest.mark.parametrize("text", [FASTA, FASTA.lower()], ids=["same bytes", "same sequences"])
+def test_a_copy_under_another_name_is_recognised(inbox, ledger, store, text):
+    drop(inbox, "a.fa")
+    first = take(store, inbox, "a.fa", ledger)
+    drop(inbox, "copy.fa", text)
+
+    copy = take(store, inbox, "copy.fa", ledger)
+
+    assert (copy.state, copy.batch) == ("duplicate", first.batch)
+    assert len(store.list(SEQUENCES)) == 1
+
+
+def test_a_renamed_file_is_recognised_also_after_its_first_name_is_forgotten(inbox, ledger, store):
+    first = drop(inbox, "a.fa")
+    batch = take(store, inbox, "a.fa", ledger).batch
+    first.rename(inbox / "b.fa")
+    look(inbox, ledger)
+
+    assert list(ledger.files()) == ["b.fa"]
+    assert take(store, inbox, "b.fa", ledger).batch == batch
+
+
+def test_a_duplicate_of_a_damaged_batch_heals_it(inbox, ledger, store):
+    drop(inbox, "a.fa")
+    batch = take(store, inbox, "a.fa", ledger).batch
+    data = next((store.root / SEQUENCES / batch).glob("*.pt"))
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    drop(inbox, "again.fa")
+
+    assert take(store, inbox, "again.fa", ledger).batch == batch
+    store.load(store.list(SEQUENCES)[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "holds no sequences"), (b"%PDF-1.4", "PDF"), (b"\x1f\x8b\x08\x00abc", "gzip"), (b">a\nAC!T\n", "!")],
+    ids=["empty", "another format", "truncated archive", "a foreign letter"],
+)
+def test_a_bad_file_is_set_aside_with_its_reason(inbox, ledger, store, content, reason):
+    (inbox / "bad.fa").write_bytes(content)
+
+    arrival = take(store, inbox, "bad.fa", ledger)
+
+    assert arrival.state == "rejected"
+    assert (inbox / REJECTED / "bad.fa").read_bytes() == content
+    text = (inbox / REJECTED / f"bad.fa{REASON_SUFFIX}").read_text()
+    assert reason in text
+    assert "What to do" in text
+    assert not (inbox / "bad.fa").exists()
+
+
+def test_the_second_bad_file_of_a_name_does_not_replace_the_first(inbox, ledger, store):
+    for content in (b"", b"%PDF"):
+        (inbox / "bad.fa").write_bytes(content)
+        take(store, inbox, "bad.fa", ledger)
+    assert {p.name for p in (inbox / REJECTED).iterdir()} == {
+        "bad.fa", f"bad.fa{REASON_SUFFIX}", "1-bad.fa", f"1-bad.fa{REASON_SUFFIX}",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["append", "replace", "truncate", "remove"])
+def test_a_file_that_changes_while_it_is_read_is_noticed(inbox, ledger, store, monkeypatch, how):
+    path = drop(inbox, "a.fa")
+    real = arrivals.hashlib.sha256
+
+    class Meddling:
+        def __init__(self):
+            self.inner = real()
+
+        def update(self, chunk):
+            self.inner.update(chunk)
+            if how == "append":
+                path.write_text(FASTA + ">c\nACGT\n")
+            elif how == "replace":
+                (inbox / ".new").write_text(FASTA.replace("G", "C"))
+                (inbox / ".new").replace(path)
+            elif how == "truncate":
+                os.truncate(path, 5)
+            else:
+                path.unlink()
+
+        def hexdigest(self):
+            return self.inner.hexdigest()
+
+    monkeypatch.setattr(arrivals.hashlib, "sha256", Meddling)
+    look(inbox, ledger)
+    arrival = take_in(store, inbox, "a.fa", ledger, window_length=500, shard_size=10)
+
+    assert arrival.state == "changed"
+    assert store.list(SEQUENCES) == []
+    assert not (inbox / REJECTED).exists()
+    if how != "remove":
+        assert ledger.files()["a.fa"].state == "waiting"
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_file_is_rejected_without_being_opened(inbox, ledger, store, tmp_path, kind):
+    if kind == "link":
+        (tmp_path / "elsewhere.fa").write_text(FASTA)
+        (inbox / "odd.fa").symlink_to(tmp_path / "elsewhere.fa")
+    else:
+        os.mkfifo(inbox / "odd.fa")
+    assert take(store, inbox, "odd.fa", ledger).state == "rejected"
+    assert store.list(SEQUENCES) == []
+
+
+def test_a_result_for_a_file_that_has_changed_since_is_not_put_down(inbox, ledger):
+    path = drop(inbox, "a.fa")
+    look(inbox, ledger)
+    before = Fingerprint.of(path)
+    drop(inbox, "a.fa", FASTA * 2)
+    look(inbox, ledger)
+
+    ledger.set_file("a.fa", before, "taken", batch="a-1")
+
+    assert ledger.files()["a.fa"].state == "waiting"
+
+
+def test_ten_thousand_known_files_cost_less_than_a_tenth_of_a_second(inbox, ledger):
+    for number in range(10_000):
+        (inbox / f"{number}.fa").touch()
+    look(inbox, ledger)
+    with ledger._database() as database:
+        database.execute("UPDATE files SET state = 'taken'")
+    times = []
+    for _ in range(5):
+        began = time.process_time()
+        scan = look(inbox, ledger)
+        times.append(time.process_time() - began)
+    assert scan.known == 10_000
+    assert min(times) < 0.1, times

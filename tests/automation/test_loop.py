@@ -1,0 +1,228 @@
+"""From the inbox to the report, and from a flipped bit back to green: sensors, schedule, audit and checks together."""
+
+import json
+
+import pytest
+from automation_kit import Platform, flip_a_bit, sequences
+
+from virnuc_dagster.stages.batch import SEQUENCES
+from virnuc_dagster.stages.shards import EmbeddingStage
+
+RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+CHECKS = {
+    "dnabert_s_embeddings": ("integrity", "health"),
+    "esm2_embeddings": ("integrity", "health"),
+    "predictions": ("integrity", "alignment", "probabilities"),
+}
+
+
+@pytest.fixture
+def platform(tmp_path) -> Platform:
+    return Platform(tmp_path)
+
+
+@pytest.fixture
+def batch(platform) -> str:
+    platform.drop("one.fa", sequences(1))
+    platform.settle()
+    (key,) = platform.store.list(SEQUENCES)
+    return key.batch
+
+
+def shards(platform: Platform, batch: str) -> list[str]:
+    return [s for s in platform.instance.get_dynamic_partitions("shards") if s.startswith(batch)]
+
+
+def test_files_become_reports_and_a_bad_one_stops_nobody(platform):
+    platform.drop("one.fa", sequences(1))
+    platform.drop("bad.fa", b"%PDF-1.4")
+    platform.drop("two.fa", sequences(2))
+
+    requests = platform.settle()
+
+    batches = sorted(key.batch for key in platform.store.list(SEQUENCES))
+    assert len(batches) == 2
+    assert all(json.loads(platform.report(batch)["summary.json"])["complete"] for batch in batches)
+    assert (platform.settings.inbox / "rejected" / "bad.fa.reason.txt").exists()
+    assert sorted(r.job_name for r in requests) == [
+        "cut_or_report_batch", "cut_or_report_batch", "embed_and_score_shards", "embed_and_score_shards",
+        "take_in_files",
+    ]  # fmt: skip
+    for batch in batches:  # one run for all shards of a batch
+        (run,) = [r for r in requests if r.tags.get("virnuc/batch") == batch and RANGE[0] in r.tags]
+        assert [run.tags[name] for name in RANGE] == [shards(platform, batch)[0], shards(platform, batch)[-1]]
+
+
+def test_every_partition_of_every_check_is_green_after_a_ranged_run(platform, batch):
+    for asset, checks in CHECKS.items():
+        for check in checks:
+            assert platform.statuses(asset, check) == dict.fromkeys(shards(platform, batch), "SUCCEEDED"), (
+                asset,
+                check,
+            )
+    assert platform.statuses("sequence_batch", "integrity") == {batch: "SUCCEEDED"}
+    assert platform.statuses("batch_report", "conservation") == {batch: "SUCCEEDED"}
+
+
+def test_a_flipped_bit_is_found_repaired_and_the_report_is_the_same(platform, batch):
+    report, before = platform.report(batch), platform.records()
+    damaged = shards(platform, batch)[1]
+    name = f"esm2_embeddings/{batch}/{damaged}.pt.done"
+    flip_a_bit(platform.settings.store / "esm2_embeddings" / batch / json.loads(before[name])["file"])
+
+    audit = platform.audit()
+
+    (check,) = [e for e in audit.get_asset_check_evaluations() if e.check_name == "every_byte_is_right"]
+    rows = {row.data["stage"]: row.data for row in check.metadata["store"].records}
+    assert not check.passed
+    assert {stage: row["damaged"] for stage, row in rows.items() if row["damaged"]} == {"esm2_embeddings": 1}
+    assert all(row["missing"] == row["stale"] == 0 for row in rows.values())
+    assert platform.statuses("esm2_embeddings", "integrity")[damaged] == "FAILED"
+    assert before.keys() - platform.records().keys() == {name}
+    assert len(list((platform.settings.store / ".quarantine").iterdir())) == 2
+
+    (request,) = platform.scheduled()
+    assert [request.tags[tag] for tag in RANGE] == [damaged, damaged]
+    assert platform.carry_out(request).success
+    platform.settle()
+
+    after = platform.records()
+    assert {key for key in before if before[key] != after[key]} == {name}
+    assert json.loads(before[name])["sha256"] == json.loads(after[name])["sha256"]
+    assert platform.report(batch) == report
+    test_every_partition_of_every_check_is_green_after_a_ranged_run(platform, batch)
+    assert platform.scheduled() == []
+    assert platform.audit().get_asset_check_evaluations()[-1].passed
+
+
+@pytest.mark.parametrize("lost", ["first", "last"])
+def test_lost_frames_are_cut_again(platform, batch, lost):
+    report = platform.report(batch)
+    shard = shards(platform, batch)[0 if lost == "first" else -1]
+    record = platform.settings.store / "frames" / batch / f"{shard}.pt.done"
+    flip_a_bit(record.parent / json.loads(record.read_text())["file"])
+    platform.audit()
+    assert platform.statuses("sequence_batch", "integrity") == {batch: "FAILED"}
+
+    assert platform.scheduled() == []  # no shard can be computed yet: the sensor has the batch cut first
+    platform.settle()
+
+    assert record.exists()
+    assert platform.statuses("sequence_batch", "integrity") == {batch: "SUCCEEDED"}
+    assert platform.report(batch) == report
+
+
+def test_another_precision_makes_everything_stale_and_is_computed(platform, batch):
+    other = platform.with_settings(precision="bfloat16")
+
+    (request,) = other.scheduled()
+
+    assert [request.tags[tag] for tag in RANGE] == [shards(platform, batch)[0], shards(platform, batch)[-1]]
+    assert other.carry_out(request).success
+    other.settle()
+    assert other.scheduled() == []
+    assert platform.scheduled() != []
+
+
+def test_a_lost_report_is_made_again_and_nothing_else(platform, batch):
+    report, before = platform.report(batch), platform.records()
+    (platform.settings.reports / batch / "viral.fasta").unlink()
+
+    assert platform.scheduled() == []
+    (request,) = platform.settle()
+
+    assert request.tags["virnuc/step"] == "report"
+    assert platform.report(batch) == report
+    assert platform.records() == before
+
+
+@pytest.fixture
+def broken(monkeypatch) -> set[str]:
+    """Shards that cannot be embedded."""
+    names: set[str] = set()
+    real = EmbeddingStage.compute
+
+    def compute(stage, shard, progress):
+        if any(shard.startswith(name) for name in names):
+            raise RuntimeError("the device fell off the bus")
+        return real(stage, shard, progress)
+
+    monkeypatch.setattr(EmbeddingStage, "compute", compute)
+    return names
+
+
+def test_a_failing_shard_leaves_the_others_and_an_incomplete_report(platform, broken):
+    broken.add("one-")
+    platform.drop("one.fa", sequences(1))
+    platform.drop("two.fa", sequences(2))
+    platform.settle()
+
+    summaries = [json.loads(platform.report(key.batch)["summary.json"]) for key in platform.store.list(SEQUENCES)]
+    assert [summary["complete"] for summary in summaries] == [False, True]
+    bad = summaries[0]["batch"]
+    entry = platform.ledger.batch(bad)
+    assert (entry.step, entry.failures) == ("done", 1)
+    assert "the device fell off the bus" in entry.reason
+    assert platform.statuses("batch_report", "conservation")[bad] == "FAILED"
+
+
+def test_a_batch_that_fails_again_and_again_is_parked_until_it_is_repaired(platform, broken):
+    platform = platform.with_settings(attempts_max=2, runs_per_tick=1)
+    broken.add("one-")
+    platform.drop("one.fa", sequences(1))
+    platform.settle()
+    (bad,) = (key.batch for key in platform.store.list(SEQUENCES))
+    for request in platform.scheduled():
+        platform.carry_out(request)
+    platform.settle()
+    assert platform.ledger.batch(bad).step == "parked"
+
+    assert platform.scheduled() == []
+    platform.drop("two.fa", sequences(2))
+    platform.settle()  # it does not starve the others
+    assert [entry.batch for entry in platform.ledger.parked()] == [bad]
+
+    broken.clear()
+    assert platform.ledger.unpark(bad)
+    for request in platform.scheduled():
+        platform.carry_out(request)
+    platform.settle()
+    assert json.loads(platform.report(bad)["summary.json"])["complete"]
+    assert platform.ledger.batch(bad).failures == 0
+
+
+def test_implausible_vectors_are_stopped_before_the_predictions(platform, monkeypatch):
+    real = EmbeddingStage.compute
+
+    def compute(stage, shard, progress):
+        payload = real(stage, shard, progress)
+        payload["data"][:] = payload["data"][0].clone()
+        return payload
+
+    monkeypatch.setattr(EmbeddingStage, "compute", compute)
+    platform.drop("one.fa", sequences(1))
+    (request,) = platform.tick("inbox_arrivals")
+    platform.carry_out(request)
+    (request,) = platform.tick("batch_progress")
+
+    result = platform.carry_out(request)
+
+    assert not result.success
+    assert platform.statuses("esm2_embeddings", "health")[shards(platform, request.tags["virnuc/batch"])[0]] == "FAILED"
+    assert set(platform.statuses("esm2_embeddings", "integrity").values()) == {"SUCCEEDED"}
+    assert platform.store.list("predictions") == []
+
+
+def test_no_more_runs_than_allowed_are_requested_at_once(platform):
+    platform = platform.with_settings(runs_per_tick=2, files_per_tick=1)
+    for number in range(4):
+        platform.drop(f"{number}.fa", sequences(number, 1))
+    requests = []
+    for _ in range(4):
+        (taken,) = platform.tick("inbox_arrivals")
+        platform.carry_out(taken)
+        requests.append(taken.run_config["ops"]["read_and_cut"]["config"]["files"])
+    assert requests == [["0.fa"], ["1.fa"], ["2.fa"], ["3.fa"]]
+    assert len(platform.tick("batch_progress")) == 2
+    assert len(platform.tick("batch_progress")) == 2
+    assert platform.tick("batch_progress") == []  # all are about to be launched

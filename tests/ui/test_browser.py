@@ -1,0 +1,135 @@
+"""The UI as a person uses it, in headless Chromium, on a running `virnuc up`: look, drop, click, break, see it in red.
+
+One server and one browser for all; the tests go on from each other, in the order of the file.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ui_kit import Web, chromium, needs_chromium, running
+
+ASSETS = ("sequence_batch", "dnabert_s_embeddings", "esm2_embeddings", "predictions", "batch_report", "store_audit")
+OPEN_GROUPS = ",".join(f"global@global:{group}" for group in ("sequences", "embeddings", "verdicts", "operations"))
+SECONDS = 60
+SHARDS = 4  # of the two files together
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    needs_chromium()
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="module")
+def web(home) -> Iterator[Web]:
+    with running(home, shard_size="10", inbox_settle_seconds="1", inbox_poll_seconds="1", threads="1") as web:
+        yield web
+
+
+@pytest.fixture(scope="module")
+def page(web) -> Iterator:
+    with chromium(f"http://127.0.0.1:{web.port}") as page:
+        yield page
+
+
+def wait_for(what, seconds: float = SECONDS):
+    """What `what()` returns as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.2)
+    return found
+
+
+def committed(home: Path, stage: str) -> dict[str, dict]:
+    """Shard -> its record."""
+    paths = (home / "store" / stage).glob("*/*.done")
+    return {path.name.removesuffix(".pt.done"): json.loads(path.read_text()) for path in paths}
+
+
+def shot(page, name: str) -> None:
+    """Keep a picture of the page for the README, if VIRNUC_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("VIRNUC_SCREENSHOTS"):
+        page.wait_for_load_state("networkidle")
+        time.sleep(1)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_dropped_files_become_reports_without_a_click(home, web):
+    coding = {name: f">{name}\n{codons * 85}\n" for name, codons in {"a": "GCTGCC", "b": "GACCTG"}.items()}
+    began = time.monotonic()
+    for name, text in coding.items():
+        (home / "inbox" / f"{name}.fasta").write_text(text)
+    (home / "inbox" / "c.fasta.gz").write_bytes(b"\x1f\x8b\x08\x00 not an archive")
+
+    wait_for(lambda: len(list((home / "reports").glob("*/report.html"))) == 2, seconds=150)
+
+    print(f"from drop to two reports: {time.monotonic() - began:.0f} s")
+    assert "c.fasta.gz" in (home / "inbox" / "rejected" / "c.fasta.gz.reason.txt").read_text()
+    assert len(committed(home, "predictions")) == SHARDS
+
+
+def test_the_graph_shows_every_asset_with_its_status(page):
+    page.goto(f"/asset-groups?expanded={OPEN_GROUPS}")
+    for asset in ASSETS:
+        page.locator("svg").get_by_text(asset, exact=True).wait_for()
+    wait_for(lambda: page.get_by_text("100% filled").count() == 5)
+    assert page.get_by_text(re.compile(r"\d / \d Passed")).count() >= 5
+    shot(page, "lineage")
+
+
+def test_sensors_and_schedules_are_on(page):
+    page.goto("/automation")
+    for name in ("inbox_arrivals", "batch_progress", "failure_alert", "scheduled_backfill", "scheduled_audit"):
+        page.get_by_text(name, exact=True).wait_for()
+    wait_for(lambda: page.locator("input:checked").count() == 5)
+
+
+def test_a_partition_range_is_materialized_from_the_page(home, page):
+    for path in (home / "store" / "predictions").glob("*/*"):
+        path.unlink()
+
+    page.goto("/assets/predictions?view=partitions")
+    page.get_by_role("button", name=re.compile("Materialize")).first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("All", exact=True).click()
+    dialog.get_by_text(f"{SHARDS} partitions", exact=True).wait_for()
+    dialog.get_by_role("button", name="Launch backfill").click()
+
+    wait_for(lambda: len(committed(home, "predictions")) == SHARDS, seconds=120)
+    page.goto("/runs")
+    page.get_by_text(re.compile("Success|Completed")).first.wait_for()
+
+
+def test_the_histogram_is_shown(home, page):
+    page.goto(f"/assets/predictions?view=partitions&partition={min(committed(home, 'predictions'))}")
+    page.get_by_text("score histogram").first.wait_for()
+    page.get_by_text("mean_P_virus").first.wait_for()
+    page.get_by_text("0.9 – 1.0").first.wait_for()
+    shot(page, "predictions")
+
+
+def test_a_flipped_bit_turns_the_integrity_check_red(home, page):
+    shard, record = sorted(committed(home, "esm2_embeddings").items())[0]
+    (data,) = (home / "store" / "esm2_embeddings").glob(f"*/{record['file']}")
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(bytes(content))
+
+    page.goto("/assets/esm2_embeddings?view=checks")
+    page.get_by_role("button", name="Execute all").click()
+    page.get_by_text("integrity", exact=True).first.click()
+    page.get_by_text("Failed", exact=True).first.wait_for(timeout=90_000)
+    page.goto("/assets/esm2_embeddings?view=checks&checkDetail=integrity")
+    page.locator("button[role=tab]", has_text="Partitions").click()
+
+    page.get_by_text("Failed (1)").wait_for()
+    page.get_by_text(f"Passed ({SHARDS - 1})").wait_for()
+    page.get_by_text(shard, exact=True).filter(visible=True).first.click()
+    page.get_by_text(re.compile("corrupted: digest differs")).first.wait_for()
+    shot(page, "integrity-check")

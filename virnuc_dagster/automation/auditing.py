@@ -1,0 +1,156 @@
+"""The audit: an asset whose value is one page about the whole store, and whose run sets damaged shards aside."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from virnuc_dagster.assets.batch import OWNERS
+from virnuc_dagster.assets.report import ReportFolder
+from virnuc_dagster.automation.steps import Registered
+from virnuc_dagster.checkpoints import CheckpointKey
+from virnuc_dagster.checks import Targets, evaluation, integrity_key
+from virnuc_dagster.io_manager import CheckpointIOManager
+from virnuc_dagster.journal import Journal
+from virnuc_dagster.resources import Compute
+from virnuc_dagster.settings import Settings
+from virnuc_dagster.stages.audit import StoreAudit, audit_store, set_aside
+from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
+from virnuc_dagster.stages.health import Verdict
+from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.survey import MISSING, STALE, stored_batches, survey_batch
+from virnuc_dagster.writer import process_tags
+
+AUDIT_JOB = "audit_store"
+CHECK = "every_byte_is_right"
+_CHECK_DESCRIPTION = (
+    "Every checkpoint of the store was read, every byte compared with its digest, every value checked. The table says "
+    "what was found, by stage."
+)
+_COLUMNS = ("stage", "shards", "bytes", "ok", "damaged", "stale", "missing", "oldest_version")
+
+
+@dg.asset(
+    group_name="operations",
+    kinds={"python"},
+    owners=OWNERS,
+    tags={"virnuc/dataflow": "5-operations"},
+    check_specs=[dg.AssetCheckSpec(CHECK, asset="store_audit", description=_CHECK_DESCRIPTION)],
+)
+def store_audit(
+    context: dg.AssetExecutionContext,
+    checkpoints: dg.ResourceParam[CheckpointIOManager],
+    compute: Compute,
+    reports: ReportFolder,
+    journal: Journal,
+) -> dg.MaterializeResult:
+    """Is everything that is stored still right? Reads the whole store, byte by byte, once a week.
+
+    A **damaged** shard is set aside (in `store/.quarantine`, with its reason in `failed_checkpoints.txt`), its
+    integrity check turns red, and the next scheduled backfill computes it again. **Missing** and **stale** shards are
+    counted, and computed by the same backfill.
+    """
+    context.instance.add_run_tags(context.run.run_id, process_tags())
+    store = checkpoints.store
+    found = audit_store(store)
+    aside = set_aside(store, found.damaged)
+    for key, reason in found.damaged.items():
+        context.log.error(f"{key}: {reason}")
+        journal.write(
+            "damaged", stage=key.stage, batch=key.batch, shard=key.shard, reason=reason, run=context.run.run_id
+        )
+    for event in _evaluations(context.instance, found):
+        context.log_event(event)
+    stage = PredictionStage(store, compute.open_bundle(), compute.options(checkpoints.level))
+    _count_due(found, stage, Registered(context.instance), Path(reports.root))
+    metadata: dict[str, Any] = {
+        "store": dg.MetadataValue.table(
+            [dg.TableRecord(row) for row in found.rows()],
+            dg.TableSchema(
+                [dg.TableColumn(name, "string" if name in ("stage", "oldest_version") else "int") for name in _COLUMNS]
+            ),
+        ),
+        **{
+            name: sum(int(row[name]) for row in found.rows())
+            for name in ("shards", "bytes", "damaged", "stale", "missing")
+        },
+        **({"set aside": dg.MetadataValue.json([str(key) for key in aside])} if aside else {}),
+    }
+    journal.write("audit", run=context.run.run_id, stages=found.rows())
+    text = (
+        "all bytes are right"
+        if found.passed
+        else f"{len(found.damaged)} damaged: "
+        + "; ".join(f"{key}: {reason}" for key, reason in list(found.damaged.items())[:10])
+    )
+    result = dg.AssetCheckResult(check_name=CHECK, passed=found.passed, description=text, metadata=metadata)
+    return dg.MaterializeResult(metadata=metadata, check_results=[result])
+
+
+def _evaluations(instance: dg.DagsterInstance, found: StoreAudit) -> Iterator[dg.AssetCheckEvaluation]:
+    """Red for each damaged checkpoint; green for those that were red and are whole again."""
+    bad: dict[str, dict[str, str]] = {stage: {} for stage in (BATCH, DNABERT_S, ESM2, PREDICTIONS)}
+    for key, reason in found.damaged.items():
+        stage, partition = _shown_at(key)
+        bad[stage][partition] = f"{key}: {reason}"
+    for stage, partitions in bad.items():
+        healed = _red(instance, integrity_key(stage)) - partitions.keys()
+        targets = Targets(instance, dg.AssetKey(stage), [*partitions, *healed])
+        for partition, reason in partitions.items():
+            yield evaluation(integrity_key(stage), partition, Verdict(False, reason), targets)
+        for partition in healed:
+            yield evaluation(integrity_key(stage), partition, Verdict(True, facts={"found by": "audit"}), targets)
+
+
+def _shown_at(key: CheckpointKey) -> tuple[str, str]:
+    """The asset and partition at which the UI shows a checkpoint: sequences and frames belong to their batch."""
+    return (BATCH, key.batch) if key.stage in (SEQUENCES, FRAMES, BATCH) else (key.stage, key.shard)
+
+
+def _red(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> set[str]:
+    """Partitions whose last result of a check is a failure."""
+    newest: dict[str, str] = {}
+    for record in instance.event_log_storage.get_asset_check_execution_history(check, limit=5_000):
+        if record.partition is not None:
+            newest.setdefault(record.partition, record.status.value)
+    return {partition for partition, status in newest.items() if status == "FAILED"}
+
+
+def _count_due(found: StoreAudit, stage: PredictionStage, registered: Registered, reports: Path) -> None:
+    """Fill in the columns `stale` and `missing`; what was just set aside counts as damaged, not as missing."""
+    aside: Mapping[str, set[str]] = {
+        name: {key.shard for key in found.damaged if key.stage == name} for name in found.stages
+    }
+    for batch, _ in stored_batches(stage.store):
+        due = survey_batch(stage.store, stage, batch, registered.of(batch), reports)
+        if due.cut and batch not in aside[BATCH]:
+            found.stages[BATCH].missing += 1
+        for name, states in due.states.items():
+            for shard, state in states.items():
+                if shard not in aside[name]:
+                    found.stages[name].missing += state == MISSING
+                    found.stages[name].stale += state == STALE
+
+
+def audit_job() -> UnresolvedAssetJobDefinition:
+    """The job `audit_store`."""
+    return dg.define_asset_job(
+        AUDIT_JOB,
+        selection=dg.AssetSelection.assets("store_audit"),
+        description="Reads the whole store and checks every byte; what is damaged is set aside and computed again by "
+        "the next scheduled backfill.",
+    )
+
+
+def audit_schedule(settings: Settings, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    """The schedule `store_audit_schedule`."""
+    return dg.ScheduleDefinition(
+        name="scheduled_audit",
+        job_name=AUDIT_JOB,
+        cron_schedule=settings.audit_cron,
+        execution_timezone="UTC",
+        default_status=status,
+        description="Reads and checks the whole store, by default on Sundays at 04:00 UTC.",
+    )

@@ -1,0 +1,145 @@
+"""Two sensors: files from the inbox become batches, and batches are brought to their reports step by step."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from virnuc_dagster.automation.steps import (
+    CUT,
+    REPORT,
+    REST,
+    SHARDS,
+    Registered,
+    failure_reason,
+    requests,
+    runs_of,
+    unfinished,
+    whole,
+)
+from virnuc_dagster.automation.take_in import TAKE_IN_JOB, take_in_request
+from virnuc_dagster.ledger import BatchEntry, KnownFile, Ledger, Range
+from virnuc_dagster.settings import Settings
+from virnuc_dagster.stages.arrivals import scan_inbox
+
+#: A step whose run does not show up this long after it was requested is requested again.
+LOST_AFTER_SECONDS = 120.0
+
+
+def arrivals(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """The sensor `inbox_arrivals`."""
+
+    @dg.sensor(
+        name="inbox_arrivals",
+        job_name=TAKE_IN_JOB,
+        minimum_interval_seconds=settings.inbox_poll_seconds,
+        default_status=status,
+        description="Watches the inbox folder. A sequence file that has stopped growing is taken in as a batch, the "
+        "oldest first; the rest follows by itself (see batch_progress). A file that cannot be used is moved to "
+        "inbox/rejected with a reason file beside it.",
+        tags={"virnuc/dataflow": "0-arrivals"},
+    )
+    def inbox_arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        ledger, inbox = Ledger(settings.home), settings.inbox
+        scan = scan_inbox(
+            inbox, ledger, time.time(), settle_seconds=settings.inbox_settle_seconds, limit=settings.files_per_tick
+        )
+        left = ledger.files("requested")
+        if left and (at_work := unfinished(context.instance.get_runs(dg.RunsFilter(job_name=TAKE_IN_JOB), limit=20))):
+            return dg.SkipReason(f"run {at_work[0][:8]} is taking in {len(left):,} files")
+        again = list(_again(left.values(), ledger, settings.attempts_max))
+        names = [*again, *scan.ready][: settings.files_per_tick]
+        if not names:
+            return dg.SkipReason(f"nothing new: {scan.known:,} files in {inbox}, {scan.waiting:,} still being written")
+        files = ledger.files()
+        for name in names:
+            ledger.set_file(name, files[name].fingerprint, "requested")
+        return dg.SensorResult(run_requests=[take_in_request(names)])
+
+    return inbox_arrivals
+
+
+def _again(files: Iterable[KnownFile], ledger: Ledger, attempts_max: int) -> Iterator[str]:
+    """Files whose run ended without a word about them, unless that has happened too often."""
+    for file in files:
+        if file.attempts < attempts_max:
+            yield file.path
+        else:
+            ledger.set_file(
+                file.path, file.fingerprint, "failed", note=f"{file.attempts} runs ended without taking it in"
+            )
+
+
+def progress(
+    settings: Settings, status: dg.DefaultSensorStatus, jobs: Sequence[UnresolvedAssetJobDefinition]
+) -> dg.SensorDefinition:
+    """The sensor `batch_progress`."""
+
+    @dg.sensor(
+        name="batch_progress",
+        jobs=jobs,
+        minimum_interval_seconds=settings.inbox_poll_seconds,
+        default_status=status,
+        description="Brings each new or repaired batch to its report: one run for all of its shards (models loaded "
+        "once), then one for the report. If shards fail, it goes on with the others; the report says what is missing, "
+        "and the scheduled backfill tries again.",
+        tags={"virnuc/dataflow": "0-arrivals"},
+    )
+    def batch_progress(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        ledger = Ledger(settings.home)
+        mover = Mover(context.instance, ledger, settings)
+        active = ledger.active(limit=10 * settings.runs_per_tick)
+        wanted: list[dg.RunRequest] = []
+        for entry in active:
+            if len(wanted) >= settings.runs_per_tick:
+                break
+            wanted += mover.advance(entry)
+        if wanted:
+            return dg.SensorResult(run_requests=wanted)
+        return dg.SkipReason(f"{len(active):,} batches on their way" if active else "no batch on its way")
+
+    return batch_progress
+
+
+class Mover:
+    """Moves batches on, by what became of the runs of their steps.
+
+    Args:
+        instance: Has the runs.
+        ledger: Has the batches.
+        settings: How often a failure is tried again.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, ledger: Ledger, settings: Settings) -> None:
+        self.instance, self.ledger, self.settings = instance, ledger, settings
+        self._registered: Registered | None = None
+
+    def advance(self, entry: BatchEntry) -> list[dg.RunRequest]:
+        """The runs to request for a batch now; none while its runs are at work, or once it is done."""
+        runs = runs_of(self.instance, entry)
+        if unfinished(runs):
+            return []
+        if len(runs) < max(len(entry.ranges), 1):
+            if time.time() - entry.requested_at < LOST_AFTER_SECONDS:
+                return []  # about to be launched
+            return requests(self.ledger.move_on(entry, entry.step, entry.ranges, ""), self.settings)
+        failed = [run for run in runs if run.status is not dg.DagsterRunStatus.SUCCESS]
+        failure = failure_reason(self.instance, failed[0]) if failed else ""
+        following = self._following(entry, failure)
+        if following is None:
+            self.ledger.finish(entry.batch, entry.reason or failure, self.settings.attempts_max)
+            return []
+        return requests(self.ledger.move_on(entry, *following, failure), self.settings)
+
+    def _following(self, entry: BatchEntry, failure: str) -> tuple[str, list[Range]] | None:
+        """The step after this one with its ranges; None at the end."""
+        if entry.step == REPORT or (entry.step == CUT and failure):
+            return None
+        if entry.step == CUT:
+            self._registered = self._registered or Registered(self.instance)
+            ranges = whole(self._registered.of(entry.batch), self.settings.shards_per_run)
+            return (SHARDS, ranges) if ranges else (REPORT, [])
+        if entry.step == SHARDS and failure:
+            return REST, list(entry.ranges)
+        return REPORT, []

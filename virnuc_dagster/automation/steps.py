@@ -1,0 +1,126 @@
+"""The steps of a batch on its way to a report, and the runs that do them.
+
+    take_in -> shards -> report            the ordinary way of a file
+    cut -> shards -> report                frames are missing, damaged or outdated
+    shards -> predictions -> report        some shards failed: go on with the others, the report says what is missing
+
+Every run carries tags with its batch, step and round, so that what became of a step is read from the runs themselves.
+"""
+
+from collections.abc import Iterable
+
+import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+    WILL_RETRY_TAG,
+)
+
+from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.ledger import BatchEntry, Range
+from virnuc_dagster.partitions import shards
+from virnuc_dagster.resources import GPU_TAG
+from virnuc_dagster.settings import Settings
+from virnuc_dagster.stages.keys import batch_of
+from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+
+CUT, SHARDS, REST, REPORT = "cut", "shards", "predictions", "report"
+BATCH_TAG, STEP_TAG, ROUND_TAG = "virnuc/batch", "virnuc/step", "virnuc/round"
+BATCH_JOB, SHARDS_JOB = "cut_or_report_batch", "embed_and_score_shards"
+#: What each step materializes.
+ASSETS = {
+    CUT: ("sequence_batch",),
+    SHARDS: (DNABERT_S, ESM2, PREDICTIONS),
+    REST: (PREDICTIONS,),
+    REPORT: ("batch_report",),
+}
+#: The job that does it: a job's assets have one partition dimension.
+JOBS = {CUT: BATCH_JOB, SHARDS: SHARDS_JOB, REST: SHARDS_JOB, REPORT: BATCH_JOB}
+
+
+def requests(entry: BatchEntry, settings: Settings) -> list[dg.RunRequest]:
+    """The runs of a batch's step: one a range of shards, or one for the whole batch."""
+    common = {BATCH_TAG: entry.batch, STEP_TAG: entry.step, ROUND_TAG: str(entry.round)}
+    if settings.device.startswith("cuda:"):
+        common[GPU_TAG] = settings.device.partition(":")[2]
+    selection = [dg.AssetKey(name) for name in ASSETS[entry.step]]
+    key = f"{entry.batch}:{entry.round}:{entry.step}:{entry.requested_at:.0f}"
+    if entry.step not in (SHARDS, REST):
+        tags = common | {PARTITION_NAME_TAG: entry.batch}
+        return [dg.RunRequest(run_key=key, job_name=JOBS[entry.step], asset_selection=selection, tags=tags)]
+    return [
+        dg.RunRequest(
+            run_key=f"{key}:{first}",
+            job_name=JOBS[entry.step],
+            asset_selection=selection,
+            tags=common | {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last},
+        )
+        for first, last in entry.ranges
+    ]
+
+
+class Registered:
+    """The shards of each batch as Dagster knows them, in order; read once.
+
+    Args:
+        instance: The Dagster instance.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._of: dict[str, list[str]] = {}
+        previous = None
+        for shard in instance.get_dynamic_partitions(str(shards.name)):
+            batch = batch_of(shard)
+            if batch != previous and batch in self._of:
+                raise VirnucError(
+                    f"the shards of {batch} are not one range of partitions",
+                    hint=f"wipe the partition {shard} in the UI and materialize sequence_batch for {batch}",
+                )
+            self._of.setdefault(batch, []).append(shard)
+            previous = batch
+
+    def of(self, batch: str) -> list[str]:
+        """Its shards."""
+        return self._of.get(batch, [])
+
+
+def whole(shards_of_batch: list[str], longest: int) -> list[Range]:
+    """All shards of a batch as few ranges of at most `longest`."""
+    starts = range(0, len(shards_of_batch), longest)
+    return [(shards_of_batch[i], shards_of_batch[min(i + longest, len(shards_of_batch)) - 1]) for i in starts]
+
+
+def runs_of(instance: dg.DagsterInstance, entry: BatchEntry) -> list[dg.DagsterRun]:
+    """The newest run of each range (or of the whole batch) of the entry's step."""
+    tags = {BATCH_TAG: entry.batch, STEP_TAG: entry.step, ROUND_TAG: str(entry.round)}
+    newest: dict[str, dg.DagsterRun] = {}
+    for run in instance.get_runs(filters=dg.RunsFilter(tags=tags)):  # the newest first
+        newest.setdefault(run.tags.get(ASSET_PARTITION_RANGE_START_TAG, ""), run)
+    return list(newest.values())
+
+
+def unfinished(runs: Iterable[dg.DagsterRun]) -> list[str]:
+    """Ids of runs that are queued, at work, or about to be tried again by the daemon."""
+    return [
+        run.run_id
+        for run in runs
+        if run.status in NOT_FINISHED_STATUSES
+        or (run.status is dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY_TAG) == "true")
+    ]
+
+
+def failure_reason(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Why a run failed, in the words of the first error that a step met."""
+    for event in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        assert event.dagster_event is not None
+        error = getattr(event.dagster_event.event_specific_data, "error", None)
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            return str(error.message).strip()[:1_000]
+    for event in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE):
+        assert event.dagster_event is not None
+        return (event.dagster_event.message or "").strip()[:1_000]
+    return f"run {run.run_id[:8]} ended as {run.status.value}"

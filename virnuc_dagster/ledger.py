@@ -1,0 +1,265 @@
+"""The ledger of a home: which inbox files are known, and which batches are on their way to a report.
+
+One small SQLite file, `<home>/ledger.sqlite`, shared by the sensors, the schedules and the runs. It is memory, not
+truth: what a batch lacks is always read from the checkpoint store, and a lost ledger only means that every file of the
+inbox is looked at once more and recognised by its content.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from virnuc_dagster.checkpoints.files import make_folder
+
+LEDGER_NAME = "ledger.sqlite"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+  path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+  seen_at REAL NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+  batch TEXT NOT NULL DEFAULT '', note TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS contents (sha256 TEXT PRIMARY KEY, batch TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS files_state ON files (state, seen_at);
+CREATE TABLE IF NOT EXISTS batches (
+  batch TEXT PRIMARY KEY, step TEXT NOT NULL, round INTEGER NOT NULL, ranges TEXT NOT NULL, requested_at REAL NOT NULL,
+  failures INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '', wanted TEXT NOT NULL DEFAULT '',
+  arrived_at REAL NOT NULL, surveyed_at REAL NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS batches_step ON batches (step);
+"""
+#: Steps of a batch that need no sensor.
+AT_REST = ("done", "parked")
+Range = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells that a file is still the same without reading it: size in bytes, time of change, inode."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Fingerprint":
+        """The fingerprint of a file as it is now; a symbolic link is not followed."""
+        facts = path.lstat()
+        return cls(facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A file of the inbox.
+
+    Attributes:
+        path: Its name in the inbox.
+        fingerprint: As last seen.
+        seen_at: When this fingerprint was first seen, seconds since the epoch.
+        state: `waiting`, `requested` (a run takes it in), `taken`, `duplicate`, `rejected` or `failed`.
+        attempts: Runs that were to take it in.
+        batch: The batch it became, or is a copy of.
+        note: Why it was rejected or failed.
+    """
+
+    path: str
+    fingerprint: Fingerprint
+    seen_at: float
+    state: str
+    attempts: int
+    batch: str
+    note: str
+
+
+@dataclass(frozen=True)
+class BatchEntry:
+    """A batch on its way to a report, or at rest.
+
+    Attributes:
+        batch: Its key.
+        step: What its runs are doing: `cut`, `shards`, `predictions`, `report`; at rest `done` or `parked`.
+        round: Raised each time work on the batch begins; runs carry it as a tag.
+        ranges: First and last shard of each run of the step.
+        requested_at: When the step was begun, seconds since the epoch.
+        failures: Rounds in a row that ended without a complete report.
+        reason: Why the last one did.
+        wanted: What was wanted (a digest of bundle and precision) when it was parked.
+    """
+
+    batch: str
+    step: str
+    round: int
+    ranges: tuple[Range, ...]
+    requested_at: float
+    failures: int
+    reason: str
+    wanted: str
+
+
+class Ledger:
+    """Reads and writes the ledger; each call is one transaction.
+
+    Args:
+        home: The home folder; created with the first call.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / LEDGER_NAME
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        make_folder(self.path.parent)
+        with closing(sqlite3.connect(self.path, timeout=30)) as database, database:
+            if not database.execute("PRAGMA user_version").fetchone()[0]:
+                database.executescript(_SCHEMA + "PRAGMA user_version = 1;")
+            yield database
+
+    def files(self, state: str | None = None) -> dict[str, KnownFile]:
+        """Known files by name, those whose fingerprint was seen first coming first."""
+        query = "SELECT path, size, mtime_ns, inode, seen_at, state, attempts, batch, note FROM files"
+        with self._database() as database:
+            if state is None:
+                rows = database.execute(query).fetchall()
+            else:
+                rows = database.execute(f"{query} WHERE state = ? ORDER BY seen_at, path", (state,)).fetchall()
+        return {row[0]: KnownFile(row[0], Fingerprint(*row[1:4]), *row[4:]) for row in rows}
+
+    def fingerprints(self) -> dict[str, Fingerprint]:
+        """Fingerprint of each known file."""
+        with self._database() as database:
+            rows = database.execute("SELECT path, size, mtime_ns, inode FROM files").fetchall()
+        return {path: Fingerprint(*facts) for path, *facts in rows}
+
+    def note_files(self, changed: dict[str, Fingerprint], gone: Iterable[str], now: float) -> None:
+        """Put new and changed files down as waiting and forget those that are gone; their content stays known."""
+        with self._database() as database:
+            database.executemany(
+                "INSERT OR REPLACE INTO files (path, size, mtime_ns, inode, seen_at, state) "
+                "VALUES (?,?,?,?,?,'waiting')",
+                [(path, f.size, f.mtime_ns, f.inode, now) for path, f in changed.items()],
+            )
+            database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in gone])
+
+    def set_file(
+        self, path: str, fingerprint: Fingerprint, state: str, *, sha256: str = "", batch: str = "", note: str = ""
+    ) -> None:
+        """What became of a file, unless it has changed since; and which batch its bytes are."""
+        now = fingerprint.size, fingerprint.mtime_ns, fingerprint.inode
+        with self._database() as database:
+            database.execute(
+                "UPDATE files SET state = ?, batch = ?, note = ?, attempts = attempts + (? = 'requested') "
+                "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+                (state, batch, note, state, path, *now),
+            )
+            if sha256 and batch:
+                database.execute("INSERT OR REPLACE INTO contents (sha256, batch) VALUES (?, ?)", (sha256, batch))
+
+    def retry_files(self) -> None:
+        """Files that could not be taken in for no fault of theirs (disk full, say) wait again."""
+        with self._database() as database:
+            database.execute("UPDATE files SET state = 'waiting', attempts = 0 WHERE state = 'failed'")
+
+    def batch_with_content(self, sha256: str) -> str:
+        """The batch that a file of exactly these bytes became, or an empty text."""
+        with self._database() as database:
+            row = database.execute("SELECT batch FROM contents WHERE sha256 = ?", (sha256,)).fetchone()
+        return row[0] if row else ""
+
+    def begin(
+        self, batch: str, step: str, ranges: Iterable[Range] = (), *, wanted: str = "", requested: bool = False
+    ) -> BatchEntry:
+        """Begin a round of work on a batch and return its entry.
+
+        Args:
+            batch: Its key.
+            step: The first step.
+            ranges: First and last shard of each run of that step.
+            wanted: A digest of what is wanted.
+            requested: Whether the caller requests the runs itself; otherwise the sensor does.
+        """
+        now = time.time()
+        with self._database() as database:
+            database.execute(
+                "INSERT INTO batches (batch, step, round, ranges, requested_at, wanted, arrived_at) "
+                "VALUES (?,?,1,?,?,?,?) ON CONFLICT (batch) DO UPDATE SET step = excluded.step, round = round + 1, "
+                "ranges = excluded.ranges, requested_at = excluded.requested_at, wanted = excluded.wanted, reason = ''",
+                (batch, step, json.dumps(list(ranges)), now if requested else 0, wanted, now),
+            )
+        return self._known(batch)
+
+    def move_on(self, entry: BatchEntry, step: str, ranges: Iterable[Range], failure: str) -> BatchEntry:
+        """The next step of the same round, requested now; the first `failure` of a round is kept as its reason."""
+        with self._database() as database:
+            database.execute(
+                "UPDATE batches SET step = ?, ranges = ?, requested_at = ?, "
+                "reason = CASE WHEN reason = '' THEN ? ELSE reason END WHERE batch = ? AND round = ?",
+                (step, json.dumps(list(ranges)), time.time(), failure, entry.batch, entry.round),
+            )
+        return self._known(entry.batch)
+
+    def _known(self, batch: str) -> BatchEntry:
+        entry = self.batch(batch)
+        assert entry is not None
+        return entry
+
+    def finish(self, batch: str, reason: str, failures_max: int) -> str:
+        """End a round: without a reason all is well, else it counts as a failure, and too many in a row park it.
+
+        Returns:
+            The step it is now at, `done` or `parked`.
+        """
+        failures = self._known(batch).failures + 1 if reason else 0
+        step = "parked" if failures >= failures_max else "done"
+        with self._database() as database:
+            database.execute(
+                "UPDATE batches SET step = ?, failures = ?, reason = ? WHERE batch = ?", (step, failures, reason, batch)
+            )
+        return step
+
+    def unpark(self, batch: str) -> bool:
+        """Let the next scheduled backfill try a parked batch again; False if it is not parked."""
+        with self._database() as database:
+            query = "UPDATE batches SET step = 'done', failures = 0, reason = '' WHERE batch = ? AND step = 'parked'"
+            return database.execute(query, (batch,)).rowcount > 0
+
+    def surveyed(self, batches: Iterable[str], now: float) -> None:
+        """Remember when the scheduled backfill last looked at batches."""
+        with self._database() as database:
+            database.executemany(
+                "INSERT INTO batches (batch, step, round, ranges, requested_at, arrived_at, surveyed_at) "
+                "VALUES (?,'done',0,'[]',0,?,?) ON CONFLICT (batch) DO UPDATE SET surveyed_at = excluded.surveyed_at",
+                [(batch, now, now) for batch in batches],
+            )
+
+    def last_surveyed(self) -> dict[str, float]:
+        """When each batch was last looked at; batches that never were are left out."""
+        with self._database() as database:
+            return dict(database.execute("SELECT batch, surveyed_at FROM batches").fetchall())
+
+    def forget_batch(self, batch: str) -> None:
+        """Take a removed batch out of the ledger; its file, if it is still in the inbox, is not taken in again."""
+        with self._database() as database:
+            database.execute("DELETE FROM batches WHERE batch = ?", (batch,))
+            database.execute("DELETE FROM contents WHERE batch = ?", (batch,))
+
+    def batch(self, batch: str) -> BatchEntry | None:
+        """The entry of one batch, or None."""
+        return next(iter(self._batches("batch = ?", (batch,))), None)
+
+    def active(self, limit: int) -> list[BatchEntry]:
+        """Batches on their way, those that arrived first coming first."""
+        return self._batches("step NOT IN (?, ?) ORDER BY arrived_at, batch LIMIT ?", (*AT_REST, limit))
+
+    def parked(self) -> list[BatchEntry]:
+        """Batches that failed too often, with the reason."""
+        return self._batches("step = 'parked' ORDER BY batch", ())
+
+    def _batches(self, condition: str, values: tuple[object, ...]) -> list[BatchEntry]:
+        columns = "batch, step, round, ranges, requested_at, failures, reason, wanted"
+        with self._database() as database:
+            rows = database.execute(f"SELECT {columns} FROM batches WHERE {condition}", values).fetchall()  # noqa: S608
+        return [
+            BatchEntry(batch, step, number, tuple((first, last) for first, last in json.loads(ranges)), *rest)
+            for batch, step, number, ranges, *rest in rows
+        ]

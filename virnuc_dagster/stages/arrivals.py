@@ -1,0 +1,220 @@
+"""Files that arrive in the inbox: noticing them, waiting until they are whole, taking them in, setting bad ones aside.
+
+A file is not touched before its size and time of change have stood still. It is then copied into the home, and only the
+copy is parsed: a file that changes meanwhile is noticed, and no half-written sequence becomes a result.
+"""
+
+import hashlib
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore, Level
+from virnuc_dagster.checkpoints.errors import typed_os_errors
+from virnuc_dagster.checkpoints.files import make_folder, write_atomic
+from virnuc_dagster.errors import InputError
+from virnuc_dagster.ledger import Fingerprint, Ledger
+from virnuc_dagster.stages.batch import SEQUENCES, add_sequences
+from virnuc_dagster.stages.keys import batch_checkpoint
+
+REJECTED = "rejected"
+REASON_SUFFIX = ".reason.txt"
+#: Names that transfer programs give to files they have not finished.
+UNFINISHED = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".download")
+_CHUNK = 1 << 20
+
+
+class ChangedError(InputError):
+    """The file was written to or replaced while it was being read."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What became of one file: `taken`, `duplicate`, `rejected`, or `changed` (it is tried again once it is still)."""
+
+    path: str
+    state: str
+    batch: str = ""
+    note: str = ""
+    sequences: int = 0
+
+
+@dataclass
+class Scan:
+    """What a look at the inbox found.
+
+    Attributes:
+        known: Files in the inbox.
+        ready: Names of files that are whole, those seen first coming first.
+        waiting: Number of files that are still being written or too young.
+    """
+
+    known: int = 0
+    ready: list[str] = field(default_factory=list)
+    waiting: int = 0
+
+
+def scan_inbox(inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float, limit: int) -> Scan:
+    """Look at the inbox and say which files are ready to be taken in.
+
+    Costs one stat a file; no file is opened.
+
+    Args:
+        inbox: The folder; only files directly in it count, hidden and unfinished ones do not.
+        ledger: Known files; new and changed ones are put down.
+        now: Seconds since the epoch.
+        settle_seconds: A file is ready when it was seen this long with the same size and time of change, and was not
+            written to for as long.
+        limit: How many ready files to name.
+    """
+    seen = dict(_fingerprints(inbox))
+    known = ledger.fingerprints()
+    changed = {path: fingerprint for path, fingerprint in seen.items() if known.get(path) != fingerprint}
+    gone = known.keys() - seen.keys()
+    if changed or gone:
+        ledger.note_files(changed, gone, now)
+    scan = Scan(known=len(seen))
+    for file in ledger.files("waiting").values():
+        written_at = file.fingerprint.mtime_ns / 1e9
+        still_since = max(file.seen_at, written_at if written_at <= now else 0)  # a time in the future means nothing
+        if now - still_since >= settle_seconds and len(scan.ready) < limit:
+            scan.ready.append(file.path)
+        else:
+            scan.waiting += 1
+    return scan
+
+
+def _fingerprints(inbox: Path) -> Iterator[tuple[str, Fingerprint]]:
+    """Name and fingerprint of every file that may be an input."""
+    try:
+        with typed_os_errors(inbox), os.scandir(inbox) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name.lower().endswith(UNFINISHED):
+                    continue
+                try:
+                    facts = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # moved away since
+                if not stat.S_ISDIR(facts.st_mode):
+                    yield entry.name, Fingerprint(facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    except FileNotFoundError:
+        return
+
+
+def take_in(
+    store: CheckpointStore, inbox: Path, name: str, ledger: Ledger, *, window_length: int, shard_size: int
+) -> Arrival:
+    """Make a batch of one inbox file, or say why not; the ledger is told.
+
+    The file stays where it is, unless it is rejected: then it lies in `inbox/rejected/` with a reason file beside it.
+
+    Args:
+        store: Where the sequences go.
+        inbox: The folder.
+        name: The file's name in it.
+        ledger: Is told what became of the file.
+        window_length: Bases a window.
+        shard_size: Frames a shard.
+
+    Raises:
+        NoSpaceError, StorageError: The home cannot be written; the file is not at fault and stays as it is.
+    """
+    path = inbox / name
+    try:
+        fingerprint = Fingerprint.of(path)
+    except FileNotFoundError:
+        return Arrival(name, "changed", note="it is gone")
+    try:
+        with _copy(path, inbox, fingerprint) as (copy, sha256):
+            batch = ledger.batch_with_content(sha256)
+            if batch and _is_stored(store, batch):
+                ledger.set_file(name, fingerprint, "duplicate", sha256=sha256, batch=batch)
+                return Arrival(name, "duplicate", batch, "the same content is a batch already")
+            known = {key.batch for key in store.list(SEQUENCES)}
+            batch, record = add_sequences(
+                store, copy, name, window_length=window_length, shard_size=shard_size, replace_damaged=True,
+                reuse_content=True,
+            )  # fmt: skip
+    except ChangedError as error:
+        ledger.note_files({name: Fingerprint.of(path)} if path.exists() else {}, [], datetime.now(UTC).timestamp())
+        return Arrival(name, "changed", note=error.message)
+    except InputError as error:
+        reject(inbox, name, fingerprint, error)
+        ledger.set_file(name, fingerprint, "rejected", note=error.message)
+        return Arrival(name, "rejected", note=error.message)
+    state = "duplicate" if batch in known else "taken"
+    ledger.set_file(name, fingerprint, state, sha256=sha256, batch=batch)
+    return Arrival(name, state, batch, sequences=record.rows)
+
+
+def _is_stored(store: CheckpointStore, batch: str) -> bool:
+    """Whether the sequences of a batch are there and whole."""
+    try:
+        return len(store.load(batch_checkpoint(SEQUENCES, batch), Level.FULL)["ids"]) >= 0
+    except CheckpointError:
+        return False
+
+
+@contextmanager
+def _copy(path: Path, inbox: Path, before: Fingerprint) -> Iterator[tuple[Path, str]]:
+    """A private copy of a file that stood still while it was read, and its sha256.
+
+    Raises:
+        ChangedError: It did not stand still.
+        InputError: It cannot be read, or is no regular file.
+    """
+    copy = inbox / f".{uuid.uuid4().hex}.spool"
+    digest = hashlib.sha256()
+    try:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            hint = "put the file itself here, readable for the user who runs virnuc"
+            raise InputError(f"{path.name} cannot be opened: {error.strerror}", hint=hint, path=path.name) from error
+        with open(descriptor, "rb") as source:  # noqa: PTH123 - from a descriptor
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InputError(f"{path.name} is not a regular file", hint="put a file here", path=path.name)
+            with typed_os_errors(copy, lambda: before.size), copy.open("wb") as target:
+                while chunk := source.read(_CHUNK):
+                    digest.update(chunk)
+                    target.write(chunk)
+        if not path.exists() or Fingerprint.of(path) != before or copy.stat().st_size != before.size:
+            raise ChangedError(f"{path.name} changed while it was read", path=path.name)
+        yield copy, digest.hexdigest()
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def reject(inbox: Path, name: str, fingerprint: Fingerprint, error: InputError) -> Path:
+    """Move a file to `inbox/rejected/` and write beside it why, and what to do.
+
+    Args:
+        inbox: The folder.
+        name: The file's name in it.
+        fingerprint: Of the file that was read; one that has taken its place since is left alone.
+        error: What is wrong with it.
+
+    Returns:
+        Where it lies now.
+    """
+    folder = inbox / REJECTED
+    make_folder(folder)
+    target = folder / name
+    number = 1
+    while target.exists() or target.with_name(target.name + REASON_SUFFIX).exists():
+        target = folder / f"{number}-{name}"
+        number += 1
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    text = f"{name} was rejected at {at}.\n\n{error.message}\n"
+    text += f"What to do: {error.hint}\n" if error.hint else ""
+    text += "Put the corrected file into the inbox again, under any name.\n"
+    write_atomic(target.with_name(target.name + REASON_SUFFIX), text.encode())
+    if Fingerprint.of(inbox / name) == fingerprint:
+        with typed_os_errors(target):
+            (inbox / name).rename(target)
+    return target
