@@ -17,8 +17,11 @@ class Trace {
   async show(row) {
     this.row = row;
     this.zoom = 1;
-    this.windows = await windowsOf(this.data, row);
-    if (this.row === row) this.draw();
+    this.windows = undefined; // not drawn until they are unpacked
+    const windows = await windowsOf(this.data, row);
+    if (this.row !== row) return;
+    this.windows = windows;
+    this.draw();
   }
 
   zoomTo(zoom) {
@@ -30,7 +33,7 @@ class Trace {
 
   draw() {
     const { data, row } = this;
-    if (row === undefined) return;
+    if (row === undefined || this.windows === undefined) return;
     const verdict = verdictOf(data, row);
     const facts = [
       `${grouped.format(data.length[row])} bases`,
