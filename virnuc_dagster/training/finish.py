@@ -73,7 +73,10 @@ def fit_on(fit: Sequence[Record], dev: Part, head: Head, window_length: int) -> 
 
 
 def _calibrating(dev: Part, head: Head, window_length: int) -> LabelledWindows:
-    """Windows without a frame, or all (see `fit_on`); weights are those that balance all windows, so that having none counts as it should."""
+    """Windows without a frame, or all (see `fit_on`).
+
+    Weights are those that balance all windows, so that having none counts as it should.
+    """
     windows = dev.windows(head, None, window_length)
     of_all = np.repeat(np.arange(len(windows)), [len(mine) for mine in windows])
     weight = balanced_weights(dev.records, of_all) * len(of_all)
