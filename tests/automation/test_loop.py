@@ -1,10 +1,13 @@
 """From the inbox to the report, and from a flipped bit back to green: sensors, schedule, audit and checks together."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from automation_kit import Platform, flip_a_bit, sequences
 
+from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.stages.batch import SEQUENCES
 from virnuc_dagster.stages.shards import EmbeddingStage
 
@@ -136,18 +139,35 @@ def test_a_lost_report_is_made_again_and_nothing_else(platform, batch):
     assert platform.records() == before
 
 
+def test_other_thresholds_make_the_report_again_and_nothing_else(platform, batch, tmp_path):
+    before = platform.records()
+    bundle = Path(shutil.copytree(open_bundle("mini").folder, tmp_path / "bundle"))
+    spec = json.loads((bundle / "bundle.json").read_text())
+    spec["thresholds"] |= {"viral": 0.02, "non_viral": 0.01}
+    (bundle / "bundle.json").write_text(json.dumps(spec))
+    other = platform.with_settings(bundle=str(bundle))
+
+    assert other.scheduled() == []
+    (request,) = other.settle()
+
+    assert request.tags["virnuc/step"] == "report"
+    assert other.records() == before
+    assert json.loads(other.report(batch)["summary.json"])["verdicts"]["non-viral"] == 0
+    assert other.settle() == []
+
+
 @pytest.fixture
 def broken(monkeypatch) -> set[str]:
     """Shards that cannot be embedded."""
     names: set[str] = set()
-    real = EmbeddingStage.compute
+    real = EmbeddingStage.prepare
 
-    def compute(stage, shard, progress):
+    def prepare(stage, shard):
         if any(shard.startswith(name) for name in names):
             raise RuntimeError("the device fell off the bus")
-        return real(stage, shard, progress)
+        return real(stage, shard)
 
-    monkeypatch.setattr(EmbeddingStage, "compute", compute)
+    monkeypatch.setattr(EmbeddingStage, "prepare", prepare)
     return names
 
 

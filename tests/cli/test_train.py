@@ -1,8 +1,10 @@
 """`virnuc train` as a user calls it: a head on a bundle's encoders, in the same store as `predict`."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,27 @@ def test_small_encoders_and_their_head_become_a_bundle_that_predicts(tmp_path):
     assert "# Model card: `bundle`" in (tmp_path / "bundle" / "model-card.md").read_text()
     parts = {line.split("\t")[4] for line in (tmp_path / "bundle" / "records.tsv").read_text().splitlines()[1:]}
     assert parts == {"fit", "dev", "val"}
+
+
+def test_an_interrupted_training_keeps_its_state_and_says_how_to_go_on(tmp_path):
+    fasta, labels = write(tmp_path, records())
+    output = tmp_path / "bundle"
+    command = [sys.executable, "-m", "virnuc_dagster", "train", str(fasta), str(labels), "--output", str(output)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    states = tmp_path / ".bundle.training"
+    deadline = time.monotonic() + 120
+    while len(list(states.glob("*.pt"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+
+    assert process.returncode == 143, err
+    assert "run the same command to go on" in err
+    assert sorted(path.name for path in states.iterdir()) == ["dnabert_s.pt", "esm2.pt"]
+    assert not output.exists()
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ DEMO = {
     "NC_001807.4": "uncertain",  # a mitochondrion: it has no open frame of its own, see the notes
     "CE_CHROMOSOME_I_part_900001-920000": "non-viral",
     "HG425166.1_1350001-1365000": "non-viral",
-    "NC_001422.1_1-120": "uncertain",  # 120 bases
+    "NC_001422.1_1-120": "viral",
     "NC_000913.2_4300001-4303000_masked": "non-viral",
 }
 

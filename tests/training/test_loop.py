@@ -158,7 +158,8 @@ def test_a_killed_training_ends_with_the_same_bundle(tmp_path):
     process, killed = start("killed")
     state = killed.parent / ".bundle.training" / "dnabert_s.pt"
     deadline = time.monotonic() + 60
-    while not state.exists():
+    first = 0
+    while not state.exists() or state.stat().st_ino == (first := first or state.stat().st_ino):  # the second state
         assert process.poll() is None, "it was to be killed before its end"
         assert time.monotonic() < deadline
         time.sleep(0.005)

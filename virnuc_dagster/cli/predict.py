@@ -215,7 +215,9 @@ def _print_result(result: dict[str, Any]) -> None:
         # Not splitlines: an id may hold any of the odd characters that Python takes for a line's end.
         rows = [line.split("\t") for line in (folder / paths.SEQUENCES).read_text().split("\n")[1:-1]]
         shown = [("sequence", "bases", "scored/windows", "score", "verdict")]
-        shown += [(_printable(r[0]), r[1], f"{int(r[3]) + int(r[4])}/{r[2]}", r[5], r[6]) for r in rows]
+        shown += [
+            (_printable(r[0]), r[1], f"{r[3]}{'+' + r[4] if r[4] != '0' else ''}/{r[2]}", r[5], r[6]) for r in rows
+        ]
         widths = [max(len(row[column]) for row in shown) for column in range(5)]
         for row in shown:
             click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
 
     A layer's activations of some ten megabytes are made and dropped once a layer. By default glibc maps and unmaps each
     block above 32 MB anew, and the kernel's clearing of its pages costs a matrix product up to a tenth of its speed
-    (`python bench/encoders.py --plain-malloc` shows it). The process then holds what it once needed until it ends, and
+    (`python bench/encoders.py --kept none` shows it). The process then holds what it once needed until it ends, and
     up to eight times its largest block.
 
     Returns:

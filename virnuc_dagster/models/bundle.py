@@ -166,6 +166,13 @@ class Bundle:
             entries["tokenizer_sha256"] = self.spec.dnabert_s.tokenizer.sha256
         return entries
 
+    def verdict_provenance(self) -> dict[str, Any]:
+        """What makes verdicts of predictions: name, roll-up, thresholds, and the fallback if there is one."""
+        thresholds = self.spec.thresholds.model_dump()
+        return {"bundle": self.name, "roll_up": self.spec.roll_up, "thresholds": thresholds} | self.provenance(
+            "fallback"
+        )
+
     def load_dnabert_s(self, device: torch.device, precision: Precision = "float32") -> DnabertSEncoder:
         """Load DNABERT-S with its tokeniser.
 

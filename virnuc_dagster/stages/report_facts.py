@@ -77,9 +77,7 @@ def report_provenance(
             checkpoints[str(key)] = {"sha256": record.sha256, "created_at": record.created_at} | record.provenance
     return {
         "batch": batch,
-        "bundle": stage.bundle.spec.name,
-        "roll_up": stage.bundle.spec.roll_up,
-        **stage.bundle.provenance("fallback"),
+        **stage.bundle.verdict_provenance(),
         "precision": stage.options.precision,
         "missing_shards": [shard for shard, current in shards.items() if not current],
         "checkpoints": checkpoints,

@@ -154,8 +154,9 @@ def _why_report(memory: RecordMemory, stage: PredictionStage, batch: str, shards
         return "there is none"
     if absent := [name for name in paths.REPRODUCIBLE if not (folder / name).exists()]:
         return f"{absent[0]} is missing"
-    if made.get("bundle") != stage.bundle.spec.name:
-        return f"made with bundle {made.get('bundle')}"
+    for name, wanted in stage.bundle.verdict_provenance().items():
+        if made.get(name) != wanted:
+            return f"made with {name} {made.get(name)}, now {wanted}"
     for shard in shards:
         key = shard_checkpoint(PREDICTIONS, shard)
         record = memory.record(key)
@@ -192,6 +193,7 @@ def wanted_digest(bundle: "Bundle", precision: Precision) -> str:
         "dnabert_s": bundle.provenance("dnabert_s", precision),
         "esm2": bundle.provenance("esm2", precision),
         "head": bundle.provenance("head"),
+        "verdicts": bundle.verdict_provenance(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -28,7 +28,7 @@ def model_card(spec: BundleSpec, facts: Mapping[str, Any], notes: str = "") -> s
         Markdown.
     """
     parts = [f"# Model card: `{spec.name}`", spec.description, notes.strip(), "## Data", *_data(facts)]
-    parts += ["## Verdicts", *_verdicts(spec, facts)]
+    parts += [*_head(facts), "## Verdicts", *_verdicts(spec, facts)]
     for name, title in (("val", "Figures on `val`, scored once"), ("dev", "Figures on `dev`, by which was chosen")):
         if name in facts:
             parts += [f"## {title}", *_figures(facts[name])]
@@ -46,6 +46,12 @@ def _data(facts: Mapping[str, Any]) -> Iterable[str]:
     for name in ("records", "groups", "bases"):
         rows.append([f"all {name}", *(f"{part[name]:,}" for part in counts.values())])
     yield _table(["records", *(f"`{name}`" for name in counts)], rows)
+
+
+def _head(facts: Mapping[str, Any]) -> Iterable[str]:
+    factors = ", ".join(f"`{name}` {factor:.3f}" for name, factor in facts.get("factors", {}).items())
+    if factors:
+        yield f"What the log odds of each encoder's own head count for in the common head: {factors}."
 
 
 def _verdicts(spec: BundleSpec, facts: Mapping[str, Any]) -> Iterable[str]:

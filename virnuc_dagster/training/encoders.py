@@ -39,7 +39,7 @@ class EncoderOptions:
     recipes: Mapping[Part, Recipe] = field(
         default_factory=lambda: {
             "dnabert_s": Recipe(Size(128, 4, 4, 192, 64), steps=3500, crop=96),
-            "esm2": Recipe(Size(96, 3, 4, 256, 64), steps=2500, batch=64),
+            "esm2": Recipe(Size(64, 2, 4, 128, 64), steps=1500, batch=64),
         }
     )
 

@@ -266,6 +266,8 @@ def train_member(training: Training, *, progress: Progress, stop: threading.Even
     """
     stage, looks = f"train_{training.task.part}", len(training.curve)
     progress.advance(stage, training.step)
+    if training.step == 0:
+        training.save()  # a folder that cannot be written to is found now, not after an hour
     while not training.is_done:
         if stop.is_set():
             training.save()

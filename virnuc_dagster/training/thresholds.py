@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import takewhile
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,8 +21,9 @@ _GRID = np.round(np.arange(0.02, 0.99, 0.01), 2)
 def choose_thresholds(score: Floats, is_virus: Bools, weight: Floats) -> dict[str, float]:
     """Choose the bundle's thresholds.
 
-    The uncertain range is as small as `RIGHT` allows; where that many right calls cannot be reached, the threshold with
-    the most right calls is taken. If both would cross, nothing needs to be uncertain: both move to the middle.
+    The uncertain range is as small as `RIGHT` allows: at a threshold and at every surer one, that many calls are right.
+    Where this cannot be reached, the threshold with the most right calls is taken. If both would cross, nothing needs
+    to be uncertain: both move to the middle.
 
     Args:
         score: Sequence scores, (N,).
@@ -29,18 +33,24 @@ def choose_thresholds(score: Floats, is_virus: Bools, weight: Floats) -> dict[st
     Returns:
         `viral` and `non_viral`, the former the larger.
     """
-
-    def right(calls: Bools, truth: Bools) -> float:
-        hit, false = np.average(calls[truth], weights=weight[truth]), np.average(calls[~truth], weights=weight[~truth])
-        return float(hit / (hit + false)) if hit >= LEAST else 0.0
-
-    of_viral = {float(t): right(score >= t, is_virus) for t in _GRID}
-    of_non_viral = {float(t): right(score <= t, ~is_virus) for t in _GRID}
-    viral = min((t for t in of_viral if of_viral[t] >= RIGHT), default=max(of_viral, key=lambda t: of_viral[t]))
-    non_viral = max(
-        (t for t in of_non_viral if of_non_viral[t] >= RIGHT), default=max(of_non_viral, key=lambda t: of_non_viral[t])
-    )
+    viral = _least_sure(_GRID[::-1].tolist(), lambda t: score >= t, is_virus, weight)
+    non_viral = _least_sure(_GRID.tolist(), lambda t: score <= t, ~is_virus, weight)
     if non_viral >= viral:
         middle = (viral + non_viral) / 2
         viral, non_viral = middle + 0.005, middle - 0.005
     return {"viral": round(viral, 3), "non_viral": round(non_viral, 3)}
+
+
+def _least_sure(grid: list[float], calls: Callable[[float], Bools], truth: Bools, weight: Floats) -> float:
+    """The last threshold, from the surest on, up to which `RIGHT` of the calls are right."""
+    shares: list[tuple[float, float]] = []
+    for threshold in grid:
+        called = calls(threshold)
+        hit = float(np.average(called[truth], weights=weight[truth]))
+        false = float(np.average(called[~truth], weights=weight[~truth]))
+        if hit >= LEAST:
+            shares.append((hit / (hit + false), threshold))
+    if not shares:
+        return grid[-1]
+    good = list(takewhile(lambda entry: entry[0] >= RIGHT, shares))
+    return good[-1][1] if good else max(shares)[1]
