@@ -38,7 +38,7 @@ def test_a_polite_stop_keeps_what_is_committed(home, unbroken, number, code):
     stopped = home.finish(victim, timeout=60)
 
     assert stopped.code == code, stopped.err
-    assert "finished shards are kept" in stopped.err
+    assert "what is finished is kept" in stopped.err
     assert "Traceback" not in stopped.err
     assert not list(home.store.rglob("*.tmp"))
     kept = home.records("dnabert_s_embeddings")

@@ -35,7 +35,7 @@ def test_a_split_keeps_its_rows(table):
         ("", None, "no column id, label, category, group; it has none"),
         ("id,label,category,group\n", None, "no column id"),
         ("id\tlabel\tcategory\tgroup\na\tvirus\tphage\tg\n", "val", "no column split"),
-        (HEADER, None, "has no rows"),
+        (HEADER, None, "has no rows\n  -> below the names"),
         (HEADER + ROWS, "test", "no rows of split 'test'\n  -> splits in it: train, val"),
         (HEADER + ROWS + ROWS, None, "2 ids have more than one row: a, b\n  -> keep one"),
         (
@@ -45,6 +45,8 @@ def test_a_split_keeps_its_rows(table):
         ),
         (HEADER + "a\tvirus\t \t\n", None, "line 2, id 'a': no category and no group"),
         (b"id\tlabel\tcategory\tgroup\n\xff\n", None, "no UTF-8"),
+        (HEADER + "x" * 200_000, None, "is no table: field larger than field limit"),
+        ("id\tlabel\tcategory\tgroup\tgroup\na\tvirus\tphage\tg\tval\n", None, "more than one column group"),
     ],
 )
 def test_faults_are_named_with_the_remedy(table, text, split, message):

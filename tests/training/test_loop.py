@@ -88,11 +88,22 @@ def test_training_ends_early_when_dev_gets_no_better(tmp_path):
     assert not training.is_done
 
 
-@pytest.mark.parametrize("damage", [b"", b"no archive"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: b"",
+        lambda state: b"no archive",
+        lambda state: state[:-1],
+        *(lambda state, at=at: state[:at] + bytes([state[at] ^ 1]) + state[at + 1 :] for at in (0, 500, 20_000, -9)),
+    ],
+)
 def test_a_damaged_state_is_refused_by_name(tmp_path, damage):
-    (tmp_path / "dnabert_s.pt").write_bytes(damage)
+    """Torch itself loads a state with a flipped bit, and training would go on from other weights."""
+    Training(task(tmp_path)).save()
+    state = tmp_path / "dnabert_s.pt"
+    state.write_bytes(damage(state.read_bytes()[:]))
 
-    with pytest.raises(OtherTrainingError, match="cannot be read") as caught:
+    with pytest.raises(OtherTrainingError, match="is damaged") as caught:
         Training(task(tmp_path)).restore()
 
     assert "remove the folder" in caught.value.hint

@@ -52,6 +52,9 @@ class NoSpaceError(StorageError):
     exit_code: ClassVar[int] = 5
 
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk, a used-up quota and a limit of file size answer."""
+
 _HINTS = {
     errno.EACCES: "check the owner and the permissions of this folder",
     errno.EPERM: "check the owner and the permissions of this folder",
@@ -77,7 +80,7 @@ def typed_os_errors(path: Path, size: Callable[[], int] = int) -> Iterator[None]
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in NO_SPACE:
             bytes_needed = size()
             raise NoSpaceError(
                 f"{path}: no space left for {bytes_needed:,} bytes ({error.strerror})",

@@ -11,6 +11,7 @@ from typing import TextIO
 import click
 
 from virnuc_dagster import __version__
+from virnuc_dagster.checkpoints.errors import NO_SPACE, NoSpaceError
 from virnuc_dagster.cli.batches import batches
 from virnuc_dagster.cli.checkpoints import checkpoints
 from virnuc_dagster.cli.completion import completion
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
         error.show(stderr)
         return error.exit_code
     except Interrupted as error:
-        print(f"interrupted by {error.name}; finished shards are kept: run the same command to go on", file=stderr)
+        print(f"interrupted by {error.name}; what is finished is kept: run the same command to go on", file=stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
         return 130
@@ -81,6 +82,15 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
         return 4
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        if wanted["traceback"]:
+            traceback.print_exception(error, file=stderr)
+        no_space = error.errno in NO_SPACE
+        hint = (
+            "free some space" if no_space else "the operating system refused this: check the path and its permissions"
+        )
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}\n  -> {hint}", file=stderr)
+        return NoSpaceError.exit_code if no_space else 1
     return int(code or 0)
 
 

@@ -335,7 +335,7 @@ class Bundle:
         if digest != expected:
             raise BundleError(
                 f"{ref.file} has {name} {digest[:12]}..., expected {expected[:12]}...",
-                hint=f"restore the file; `virnuc models verify {self.name}` checks the whole bundle",
+                hint=f"restore the file; `virnuc models verify {self.folder}` checks the whole bundle",
                 file=ref.file,
             )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 from xxhash import xxh3_128
 
+from virnuc_dagster.checkpoints.errors import typed_os_errors
+from virnuc_dagster.checkpoints.files import fsync_folder, make_folder, rename
 from virnuc_dagster.classify.head import predict
 from virnuc_dagster.errors import BundleError
 from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, open_bundle
@@ -32,29 +35,42 @@ def make_bundle(output: Path, write_parts: Callable[[Path], dict[str, Any]]) -> 
         write_parts: Writes the files into a folder and returns the description without `golden`.
 
     Raises:
-        BundleError: The folder exists or cannot be written, or the bundle does not load.
+        BundleError: The folder exists, or the bundle does not load.
+        StorageError: The folder cannot be written; `NoSpaceError` if the disk is full.
     """
     refuse_existing(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    make_folder(output.absolute().parent)
+    with typed_os_errors(output):
+        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
-        spec = write_parts(partial)
-        write_spec(partial, spec)
-        spec["golden"] = golden_of(open_bundle(str(partial)))
-        write_spec(partial, spec)
-        load_all(open_bundle(str(partial)))
-        partial.chmod(0o755)
-        partial.replace(output)
-    except OSError as error:
-        raise BundleError(f"cannot write {output}: {error.strerror}", path=str(output)) from error
+        with typed_os_errors(output):
+            _fill(partial, write_parts)
+            rename(partial, output.absolute())
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return open_bundle(str(output))
 
 
+def _fill(folder: Path, write_parts: Callable[[Path], dict[str, Any]]) -> None:
+    """Write a whole bundle, load it, and sync every file: what it was made from may go once it has its name."""
+    spec = write_parts(folder)
+    write_spec(folder, spec)
+    spec["golden"] = golden_of(open_bundle(str(folder)))
+    write_spec(folder, spec)
+    load_all(open_bundle(str(folder)))
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            fsync_folder(path)
+    fsync_folder(folder)
+
+
 def refuse_existing(output: Path) -> None:
     """Raise if there is something under the name of a bundle to be made."""
-    if output.exists():
+    if os.path.lexists(output):
         raise BundleError(f"{output} exists", hint="choose another --output, or remove it", path=str(output))
 
 

@@ -49,6 +49,8 @@ def read_labels(path: Path, split: str | None = None) -> list[Label]:
             table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             _check_columns(path, table.fieldnames or [], split)
             labels = [_label(path, table.line_num, row) for row in table if any(row.values())]
+    except csv.Error as error:
+        raise InputError(f"{path} is no table: {error}", hint="give a tab-separated table", path=str(path)) from error
     except OSError as error:
         raise InputError(f"cannot read the labels {path}: {error.strerror}", path=str(path)) from error
     except UnicodeDecodeError as error:
@@ -58,7 +60,10 @@ def read_labels(path: Path, split: str | None = None) -> list[Label]:
     if not chosen:
         splits = sorted({label.split for label in labels} - {""})
         problem = f"{path} has no rows" + ("" if split is None else f" of split {split!r}")
-        raise InputError(problem, hint=f"splits in it: {', '.join(splits) or 'none'}", path=str(path))
+        hint = "below the names of the columns, give a row for each record"
+        if split is not None:
+            hint = f"splits in it: {', '.join(splits) or 'none'}"
+        raise InputError(problem, hint=hint, path=str(path))
     return chosen
 
 
@@ -91,6 +96,13 @@ def _check_columns(path: Path, found: Sequence[str], split: str | None) -> None:
             hint=f"the first line names tab-separated columns, among them {', '.join(wanted)}",
             path=str(path),
             columns=missing,
+        )
+    if twice := [name for name in (*COLUMNS, "split") if found.count(name) > 1]:
+        raise InputError(
+            f"{path} has more than one column {', '.join(twice)}",
+            hint="keep one column of each name",
+            path=str(path),
+            columns=twice,
         )
 
 

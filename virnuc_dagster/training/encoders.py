@@ -14,7 +14,7 @@ import torch
 from virnuc_dagster.classify.head import Head
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.data import Data, fingerprint
-from virnuc_dagster.training.frames import FrameSet, frames_of
+from virnuc_dagster.training.frames import FrameSet, frames_of, require_both_classes
 from virnuc_dagster.training.head import join_heads, stack
 from virnuc_dagster.training.loop import Recipe, StoppedError, Task, Training, member_logits, train_member
 from virnuc_dagster.training.networks import PARTS, Member, Part, Size
@@ -79,10 +79,13 @@ def train_encoders(data: Data, options: EncoderOptions, states: Path, progress: 
         progress: Told of steps and of each look at `dev`.
 
     Raises:
+        InputError: A class has no open frame.
         OtherTrainingError: The folder holds states of other data or options.
     """
     fit = frames_of(data.fit, options.window_length, options.shifts, options.widths)
     dev = frames_of(data.dev, options.window_length)
+    require_both_classes(fit, "to learn from")
+    require_both_classes(dev, "to choose by")
     kinds = np.unique([record.kind for record in data.fit], return_inverse=True)[1][fit.record].astype(np.int64)
     states.mkdir(parents=True, exist_ok=True)
     trainings: dict[Part, Training] = {}

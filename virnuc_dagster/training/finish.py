@@ -21,6 +21,8 @@ from virnuc_dagster.training.thresholds import choose_thresholds
 
 GROW_WITH_LENGTH = {"max", "evidence"}
 """Roll-ups that are surer the more windows there are, whatever they say."""
+CALIBRATING = 10
+"""Least windows without an open frame of each class to calibrate the fallback on; else all windows of `dev` are."""
 SCORED_SHARE = 0.1
 """Least share of scored windows for a verdict; the fallback scores nearly all of them."""
 
@@ -60,22 +62,30 @@ def window_texts(records: Sequence[Record], window_length: int) -> tuple[list[by
 
 
 def fit_on(fit: Sequence[Record], dev: Part, head: Head, window_length: int) -> FallbackModel:
-    """Fit the fallback on all windows of `fit`, and calibrate it on those of `dev` without an open frame."""
+    """Fit the fallback on all windows of `fit`, and calibrate it on those of `dev` without an open frame.
+
+    Where a class has too few of these, it is calibrated on all windows of `dev`.
+    """
     texts, record = window_texts(fit, window_length)
     is_virus = np.array([r.is_virus for r in fit])[record]
     weight = balanced_weights(fit, record) * len(record)
-    return fit_fallback(texts, is_virus, weight, calibration=_without_frame(dev, head, window_length))
+    return fit_fallback(texts, is_virus, weight, calibration=_calibrating(dev, head, window_length))
 
 
-def _without_frame(dev: Part, head: Head, window_length: int) -> LabelledWindows:
-    """Windows without a frame; weights are those that balance all windows, so that having none counts as it should."""
+def _calibrating(dev: Part, head: Head, window_length: int) -> LabelledWindows:
+    """Windows without a frame, or all (see `fit_on`).
+
+    Weights are those that balance all windows, so that having none counts as it should.
+    """
     windows = dev.windows(head, None, window_length)
     of_all = np.repeat(np.arange(len(windows)), [len(mine) for mine in windows])
     weight = balanced_weights(dev.records, of_all) * len(of_all)
-    empty = np.flatnonzero([window.source is Source.NONE for mine in windows for window in mine])
+    is_empty = np.array([window.source is Source.NONE for mine in windows for window in mine])
     texts = window_texts(dev.records, window_length)[0]
     truth = np.array([record.is_virus for record in dev.records])[of_all]
-    return LabelledWindows([texts[i] for i in empty], truth[empty], weight[empty])
+    enough = min(np.count_nonzero(is_empty & truth), np.count_nonzero(is_empty & ~truth)) >= CALIBRATING
+    chosen = np.flatnonzero(is_empty) if enough else np.arange(len(texts))
+    return LabelledWindows([texts[i] for i in chosen], truth[chosen], weight[chosen])
 
 
 def sequence_scores(windows: Sequence[Sequence[WindowScore]], roll_up: str) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnuc_dagster.embedding.esm2 import ALPHABET
+from virnuc_dagster.errors import InputError
 from virnuc_dagster.sequences.translation import frame_id, open_frames
 from virnuc_dagster.training.records import Record
 from virnuc_dagster.training.tokens import codon_ids
@@ -91,6 +92,25 @@ def frames_of(
         nucleotide=texts["nucleotide"],
         protein=texts["protein"],
     )
+
+
+def require_both_classes(frames: FrameSet, purpose: str) -> None:
+    """Make sure that there is something to learn, or to choose by, before hours are spent.
+
+    Args:
+        frames: Of a part of the data.
+        purpose: What the part is for; ends the sentence.
+
+    Raises:
+        InputError: A class has no open frame (field: `label`).
+    """
+    for is_virus, label in ((True, "virus"), (False, "other")):
+        if not (frames.virus == is_virus).any():
+            raise InputError(
+                f"no record of label {label} {purpose} has an open frame",
+                hint="add records of this label that hold genes; most of the human genome, say, has no open frame",
+                label=label,
+            )
 
 
 def balanced_weights(records: Sequence[Record], record: NDArray[np.int64]) -> NDArray[np.float64]:

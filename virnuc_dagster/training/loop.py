@@ -6,6 +6,7 @@ there and ends with the same weights as an unbroken one.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from dataclasses import dataclass
@@ -28,8 +29,11 @@ TOKEN_BUDGET = 8_192
 """Tokens an encoder is fed at once when whole frames are embedded."""
 
 
+_DIGEST_SIZE = hashlib.sha256().digest_size
+
+
 class OtherTrainingError(VirnucError):
-    """A stored training state belongs to other data or options (field: `path`)."""
+    """A stored training state is damaged, or belongs to other data or options (field: `path`)."""
 
 
 class StoppedError(VirnucError):
@@ -194,7 +198,7 @@ class Training:
         return self.step >= self.task.recipe.steps or waited >= self.task.recipe.patience
 
     def save(self) -> None:
-        """Write the whole state, atomically."""
+        """Write the whole state, atomically, behind its digest: torch checks no byte of what it reads."""
         state = {
             "fingerprint": self.task.fingerprint,
             "step": self.step,
@@ -209,7 +213,8 @@ class Training:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_atomic(self.task.state, buffer.getvalue())
+        data = buffer.getvalue()
+        write_atomic(self.task.state, hashlib.sha256(data).digest() + data)
 
     def restore(self) -> None:
         """Go on from the stored state, if there is one.
@@ -220,9 +225,16 @@ class Training:
         if not self.task.state.exists():
             return
         try:
-            state: dict[str, Any] = torch.load(self.task.state, weights_only=True, map_location="cpu")
+            stored = self.task.state.read_bytes()
+        except OSError as error:
+            raise self._refused(f"cannot be read: {error.strerror}") from error
+        digest, data = stored[:_DIGEST_SIZE], stored[_DIGEST_SIZE:]
+        if hashlib.sha256(data).digest() != digest:
+            raise self._refused("is damaged")
+        try:
+            state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
             belongs = state["fingerprint"] == self.task.fingerprint
-        except Exception as error:  # a damaged file raises whatever its bytes lead to
+        except Exception as error:  # whole, but of another program
             raise self._refused("cannot be read") from error
         if not belongs:
             raise self._refused("belongs to other data or options")

@@ -18,7 +18,7 @@ from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.data import Data
 from virnuc_dagster.training.encoders import EncoderOptions, train_encoders
 from virnuc_dagster.training.finish import Part, choose_roll_up, fit_on
-from virnuc_dagster.training.frames import frames_of
+from virnuc_dagster.training.frames import frames_of, require_both_classes
 from virnuc_dagster.training.head import join_heads, log_odds, stack, train_head
 from virnuc_dagster.training.loop import member_vectors
 from virnuc_dagster.training.measures import floor_of, measure_part
@@ -88,6 +88,10 @@ def train_head_only(
         epochs: Most epochs.
         wanted: The bundle to make.
         progress: Told of each epoch.
+
+    Raises:
+        InputError: The records cannot be split, or a class has no open frame.
+        BundleError: The bundle exists, or cannot be written.
     """
     window_length = encoders.spec.window_length
     data = Data.of(records, seed, window_length)
@@ -100,6 +104,8 @@ def train_head_only(
         return Part(records, frames, dna[mine].float(), protein[mine].float())
 
     fit, dev = part(data.fit), part(data.dev)
+    require_both_classes(fit.frames, "to learn from")
+    require_both_classes(dev.frames, "to choose by")
     curve: list[dict[str, float]] = []
 
     def on_epoch(entry: dict[str, float]) -> None:

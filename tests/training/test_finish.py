@@ -1,0 +1,47 @@
+"""What is chosen on `dev` when it holds little to choose by."""
+
+import dataclasses
+
+import pytest
+import torch
+from training_kit import CLOSED, records, tiny_options
+
+from virnuc_dagster.classify.head import Head
+from virnuc_dagster.errors import InputError
+from virnuc_dagster.progress import Progress
+from virnuc_dagster.training.data import Data
+from virnuc_dagster.training.finish import Part, fit_on
+from virnuc_dagster.training.frames import frames_of, require_both_classes
+from virnuc_dagster.training.run import Wanted, train_all
+
+
+def part(found) -> Part:
+    frames = frames_of(found, 500)
+    return Part(found, frames, torch.randn(len(frames), 2), torch.randn(len(frames), 2))
+
+
+@pytest.mark.parametrize("closed", [set(), {True}, {True, False}], ids=["none", "of one class", "few of both"])
+def test_the_fallback_is_calibrated_also_where_few_windows_have_no_open_frame(closed):
+    """One class had none: scikit-learn refused it, after all the training."""
+    data = Data.of(
+        [dataclasses.replace(r, sequence=r.sequence[:600] + b"TAA" * (r.is_virus in closed)) for r in records()], 1, 500
+    )
+
+    fallback = fit_on(data.fit, part(data.dev), Head(4, 3).eval(), 500)
+
+    virus, other = (
+        fallback.score([r.sequence[:500] for r in data.dev if r.is_virus == is_virus]).mean()
+        for is_virus in (True, False)
+    )
+    assert virus > 0.5 > other
+
+
+def test_a_class_without_an_open_frame_is_refused_before_anything_is_trained(tmp_path):
+    closed = [r if r.is_virus else dataclasses.replace(r, sequence=CLOSED.encode() * 40) for r in records()]
+
+    with pytest.raises(InputError, match="no record of label other to learn from has an open frame") as caught:
+        train_all(closed, tiny_options(), Wanted(tmp_path / "bundle", ""), Progress())
+
+    assert caught.value.hint
+    assert not list(tmp_path.iterdir())
+    require_both_classes(frames_of(records(), 500), "to learn from")
