@@ -1,5 +1,6 @@
 """`batch_report`: the verdict of every input sequence, as tables and one HTML page."""
 
+import os
 from pathlib import Path
 
 import dagster as dg
@@ -11,10 +12,19 @@ from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.partitions import batches
 from virnuc_dagster.report import paths
+from virnuc_dagster.report_server import ADDRESS_VARIABLE
 from virnuc_dagster.resources import Compute
 from virnuc_dagster.stages.report import build_report
 from virnuc_dagster.stages.shards import PredictionStage
 from virnuc_dagster.writer import process_tags
+
+
+def _links(folder: Path, batch: str) -> dict[str, dg.MetadataValue]:
+    """Where the page is: its file, and under `virnuc up` an address that a browser follows."""
+    links: dict[str, dg.MetadataValue] = {"report": dg.MetadataValue.path(str(folder / paths.HTML))}
+    if address := os.environ.get(ADDRESS_VARIABLE):
+        links = {"open report": dg.MetadataValue.url(f"{address}/{batch}/{paths.HTML}"), **links}
+    return links
 
 
 class ReportFolder(dg.ConfigurableResource):
@@ -41,7 +51,7 @@ def batch_report(
 ) -> dg.MaterializeResult:
     """Which sequences of a batch are viral: tables, `viral.fasta` and a page to look at.
 
-    A **partition is a batch**, that is one input file. The page is at the path below **report**.
+    A **partition is a batch**, that is one input file. Its page is one click away: **open report**.
     Counts only predictions made with the wanted bundle from the wanted frames; while some are missing, the report says
     that it is incomplete and marks the sequences concerned.
     """
@@ -55,7 +65,7 @@ def batch_report(
     )
     return dg.MaterializeResult(
         metadata={
-            "report": dg.MetadataValue.path(str(report.folder / paths.HTML)),
+            **_links(report.folder, batch),
             "complete": summary["complete"],
             **{f"verdict: {name}": count for name, count in summary["verdicts"].items()},
             **{name: summary[name] for name in ("sequences", "bases", "windows", "scored_windows", "frames")},

@@ -1,4 +1,4 @@
-"""`virnuc up`: the web UI and the daemon on this home's Dagster instance, until Ctrl-C."""
+"""`virnuc up`: the web UI, the daemon and the reports of this home's Dagster instance, until Ctrl-C."""
 
 import os
 import socket
@@ -11,6 +11,7 @@ import click
 
 from virnuc_dagster.cli.options import home_option
 from virnuc_dagster.errors import SettingsError
+from virnuc_dagster.report_server import ADDRESS_VARIABLE
 from virnuc_dagster.settings import HOME_VARIABLE, Settings
 
 MODULE = "virnuc_dagster.definitions"
@@ -24,7 +25,9 @@ Examples:
   virnuc up                                  # then: cp reads.fasta .virnuc/inbox/
   virnuc up --home /data/virnuc --port 8080  # a second home beside the first"""
 )
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port", default=3000, show_default=True, type=click.IntRange(1, 65534), help="Of the UI; reports are on the next."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; the UI has no log-in.")
 @home_option
 def up(port: int, host: str, **flags: Any) -> int:
@@ -33,9 +36,15 @@ def up(port: int, host: str, **flags: Any) -> int:
     from virnuc_dagster.supervisor import only_one, supervise
 
     settings = Settings.read(**flags)
+    reports_port = port + 1
     _check_port(host, port)
+    _check_port(host, reports_port)
     url = f"http://{host}:{port}"
-    os.environ |= {"DAGSTER_HOME": str(settings.dagster_home), HOME_VARIABLE: str(settings.home)}
+    os.environ |= {
+        "DAGSTER_HOME": str(settings.dagster_home),
+        HOME_VARIABLE: str(settings.home),
+        ADDRESS_VARIABLE: f"http://{host}:{reports_port}",
+    }
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     for kind in ("SENSOR", "SCHEDULE"):
         os.environ.setdefault(f"DAGSTER_{kind}_GRPC_TIMEOUT_SECONDS", _TICK_SECONDS)
@@ -45,7 +54,8 @@ def up(port: int, host: str, **flags: Any) -> int:
             clear_dead_runs(instance, note)
             note(f"inbox:  {settings.inbox}  ({'watched' if settings.automation else 'automation is off'})")
             with tempfile.TemporaryDirectory(prefix="virnuc-") as folder:
-                supervise(services(Path(folder), host, port), note)
+                reports = [str(settings.reports), host, str(reports_port)]
+                supervise([*services(Path(folder), host, port), report_service(reports)], note)
     note("stopped")
     return 0
 
@@ -71,6 +81,13 @@ def services(folder: Path, host: str, port: int) -> list[Any]:
         ),
         Service("daemon", [python, "-m", "dagster._daemon", "run", "-w", str(workspace), *common]),
     ]  # fmt: skip
+
+
+def report_service(arguments: list[str]) -> Any:
+    """The process that the UI's links to reports lead to."""
+    from virnuc_dagster.supervisor import Service
+
+    return Service("report server", [sys.executable, "-m", "virnuc_dagster.report_server", *arguments])
 
 
 def note(text: str) -> None:
