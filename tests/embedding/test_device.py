@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from virnuc_dagster.embedding import device
 from virnuc_dagster.embedding.device import resolve_device, set_threads, torch_dtype
 from virnuc_dagster.errors import SettingsError
 
@@ -62,18 +63,25 @@ def test_importing_it_does_not_import_torch():
 
 
 @pytest.mark.parametrize(
-    ("asked", "torch_takes", "cores", "set_to"),
+    ("asked", "torch_takes", "cores", "quota", "set_to"),
     [
-        (3, 2, 2, 3),  # what is asked for is done
-        (0, 8, 2, 2),  # a container's quota, or one thread a physical core
-        (0, 1, 8, 1),  # OMP_NUM_THREADS=1
+        (3, 2, 2, "max 100000", 3),  # what is asked for is done
+        (0, 8, 4, "max 100000", 4),  # one a physical core
+        (0, 8, 4, "200000 100000", 2),  # a container's quota
+        (0, 8, 4, "50000 100000", 1),
+        (0, 8, 4, None, 4),  # no cgroups
+        (0, 1, 8, "max 100000", 1),  # OMP_NUM_THREADS=1
     ],
 )
-def test_threads(asked, torch_takes, cores, set_to, monkeypatch):
+def test_threads(asked, torch_takes, cores, quota, set_to, monkeypatch, tmp_path):
     found: list[int] = []
+    if quota:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(device, "_CPU_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(torch, "get_num_threads", lambda: torch_takes)
     monkeypatch.setattr(torch, "set_num_threads", found.append)
-    monkeypatch.setattr("joblib.cpu_count", lambda only_physical_cores: cores)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: cores)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
 
     assert set_threads(asked) == set_to
     assert found == [set_to]

@@ -5,7 +5,10 @@ Importing this module does not import torch, so settings and the command line ma
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from virnuc_dagster.errors import SettingsError
@@ -17,6 +20,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 """Number format of the weights and matrix products; everything else and all results are float32."""
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 _DEVICE_NAME = re.compile(r"auto|cpu|cuda(?::(?P<index>\d+))?")
 
@@ -81,9 +86,21 @@ def set_threads(threads: int) -> int:
     Returns:
         The number set.
     """
-    import joblib
     import torch
 
-    threads = threads or min(torch.get_num_threads(), joblib.cpu_count(only_physical_cores=True))
+    threads = threads or min(torch.get_num_threads(), _usable_cores())
     torch.set_num_threads(threads)
     return threads
+
+
+def _usable_cores() -> int:
+    """Physical cores, no more than the CPUs this process may run on and the quota of its container (cgroup v2)."""
+    import psutil
+
+    cores = [psutil.cpu_count(logical=False) or os.cpu_count() or 1]
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        cores.append(len(os.sched_getaffinity(0)))
+    with contextlib.suppress(OSError, ValueError):  # no such file, or no quota: "max 100000"
+        quota, period = _CPU_QUOTA.read_text().split()
+        cores.append(max(1, int(quota) // int(period)))
+    return min(cores)
