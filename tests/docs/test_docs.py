@@ -35,6 +35,8 @@ INSTEAD = {
     r"virnuc models import .*": ("virnuc models import --help", "needs 12 GB of weights; tests/models/test_import.py"),
     r"virnuc models verify \./virnucpro-500": ("virnuc models verify mini", "that bundle was not imported here"),
     r"(virnuc predict .*)--bundle \./virnucpro-500(.*)": (r"\1--bundle mini\2", "that bundle was not imported here"),
+    r"virnuc train .*": ("virnuc train --help", "needs labelled genomes and hours; tests/cli/test_train.py"),
+    r"(virnuc predict .*)--bundle \./my-bundle": (r"\1--bundle mini", "that bundle was not trained here"),
     r"virnuc evaluate genomes.*": ("virnuc evaluate --help", "needs many labelled genomes; the README's runs"),
     r"virnuc checkpoints import .*": ("virnuc checkpoints import --help", "tests/pipeline/test_import.py runs it"),
 }
@@ -136,7 +138,7 @@ def test_commands_in_the_text_have_the_options_they_are_said_to_have(document):
             command, _ = find([name, *words[1:]])
             assert command is not virnuc or not words, f"{document.name}: {text}"
             known = {option for p in (*virnuc.params, *command.params) for option in p.opts} | {"--help"}
-            asked = set(re.findall(r"--[a-z][a-z-]+", text))
+            asked = set(re.findall(r"--[a-z][a-z0-9-]+", text))
             assert asked <= known, f"{document.name}: {text}: {asked - known}"
 
 
