@@ -13,8 +13,8 @@ def diagram() -> str:
     keys = sorted(graph.materializable_asset_keys, key=lambda key: key.path)
     for key in keys:
         node = graph.get(key)
-        partitions = getattr(node.partitions_def, "name", None)
-        lines.append(f'  {key.path[-1]}["{key.path[-1]}<br>a partition of <i>{partitions}</i>"]')
+        partitions = f"a partition of <i>{node.partitions_def.name}</i>" if node.partitions_def else "no partitions"
+        lines.append(f'  {key.path[-1]}["{key.path[-1]}<br>{partitions}"]')
     for key in keys:
         lines += [f"  {parent.path[-1]} --> {key.path[-1]}" for parent in sorted(graph.get(key).parent_keys)]
     return "\n".join(lines)

@@ -88,7 +88,7 @@ def test_an_id_cannot_steer_the_terminal(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\N{REPLACEMENT CHARACTER}[2Jx\N{REPLACEMENT CHARACTER}y" in out
-    assert "2/3" in out
+    assert "1+1/3" in out
 
 
 def full_database() -> Exception:

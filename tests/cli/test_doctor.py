@@ -28,4 +28,5 @@ def test_doctor_names_what_is_wrong_with_a_remedy(tmp_path, capsys, monkeypatch)
 
 
 def test_only_what_is_built_is_a_command():
-    assert set(virnuc.commands) == {"batches", "checkpoints", "doctor", "models", "predict", "up"}
+    built = {"batches", "checkpoints", "completion", "doctor", "evaluate", "export", "models", "predict", "train", "up"}
+    assert set(virnuc.commands) == built

@@ -35,8 +35,8 @@ INSTEAD = {
     r"virnuc models import .*": ("virnuc models import --help", "needs 12 GB of weights; tests/models/test_import.py"),
     r"virnuc models verify \./virnucpro-500": ("virnuc models verify mini", "that bundle was not imported here"),
     r"(virnuc predict .*)--bundle \./virnucpro-500(.*)": (r"\1--bundle mini\2", "that bundle was not imported here"),
-    r"virnuc train .*": ("virnuc train --help", "needs labelled genomes and hours; tests/cli/test_train.py"),
-    r"(virnuc predict .*)--bundle \./my-bundle": (r"\1--bundle mini", "that bundle was not trained here"),
+    r"virnuc train .*": ("virnuc train --help", "needs many labelled genomes and an hour; tests/cli/test_train.py"),
+    r"(virnuc predict .*)--bundle \./my-bundle(.*)": (r"\1--bundle mini\2", "that bundle was not trained here"),
     r"virnuc evaluate genomes.*": ("virnuc evaluate --help", "needs many labelled genomes; the README's runs"),
     r"virnuc checkpoints import .*": ("virnuc checkpoints import --help", "tests/pipeline/test_import.py runs it"),
 }
