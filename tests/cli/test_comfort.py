@@ -1,6 +1,8 @@
 """What makes the command line pleasant: examples, completion, plain pipes, remedies, tracebacks on request."""
 
+import errno
 import os
+import sqlite3
 import subprocess
 import sys
 
@@ -87,3 +89,46 @@ def test_an_id_cannot_steer_the_terminal(tmp_path, capsys):
     assert "\x1b" not in out
     assert "\N{REPLACEMENT CHARACTER}[2Jx\N{REPLACEMENT CHARACTER}y" in out
     assert "1+1/3" in out
+
+
+def full_database() -> Exception:
+    """What SQLAlchemy makes of it: the database's own error is its cause."""
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    wrapped = RuntimeError("a page of SQL")
+    wrapped.__cause__ = full
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/x"),
+            5,
+            "error: out/x: No space left on device\n  -> free",
+        ),
+        (OSError(errno.EFBIG, "File too large"), 5, "error: a file: File too large\n  -> free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "out"), 1, "error: out: Permission denied\n  -> the oper"),
+        (full_database(), 5, "cannot be written: database or disk is full\n  -> is the disk full"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_disk_refuses_is_no_traceback(error, code, message, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(virnuc, "main", refuse)
+
+    assert main(["doctor"]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_bug_stays_a_traceback(monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(virnuc, "main", fail)
+
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])

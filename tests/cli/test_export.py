@@ -36,6 +36,32 @@ def export(home, tmp_path, capsys):
     return run
 
 
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, 8_192))
+from virnuc_dagster.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("kind", FORMATS["esm2_embeddings"])
+def test_a_full_disk_is_exit_code_5_and_the_old_file_stays(home, tmp_path, kind):
+    """In a process of its own: HDF5, left alone with a full disk, ends in a segmentation fault."""
+    pytest.importorskip({"parquet": "pyarrow", "h5ad": "anndata"}.get(kind, "numpy"))
+    target = tmp_path / f"file.{kind}"
+    target.write_text("old")
+    options = ["--stage", "esm2_embeddings", "--format", kind, "--output", target, "--home", home]
+
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, "export", "x", *map(str, options)], capture_output=True, text=True
+    )
+
+    assert done.returncode == 5, done.stderr
+    assert "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(target.name, "old")]
+
+
 @pytest.fixture(scope="module")
 def stored(home):
     """Stage -> ids and values as the store holds them."""

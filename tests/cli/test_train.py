@@ -94,6 +94,8 @@ def test_an_interrupted_training_keeps_its_state_and_says_how_to_go_on(tmp_path)
     [
         (["--output", "{tmp}"], "exists"),
         (["--output", "{tmp}/new", "--encoders", "nope"], "no bundle 'nope'"),
+        (["--output", "{tmp}/labels.tsv/new"], "labels.tsv is no folder that can be written"),
+        (["--output", "{tmp}/labels.tsv/new", "--encoders", "mini"], "labels.tsv is no folder that can be written"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, arguments, message, capsys):
@@ -101,6 +103,6 @@ def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, arguments
 
     code = main(["train", str(fasta), str(labels), *(a.format(tmp=tmp_path) for a in arguments)])
 
-    assert code == 1
+    assert code == (2 if "can be written" in message else 1)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -83,7 +83,7 @@ def typed_os_errors(path: Path, size: Callable[[], int] = int) -> Iterator[None]
         if error.errno in NO_SPACE:
             bytes_needed = size()
             raise NoSpaceError(
-                f"{path}: no space left for {bytes_needed:,} bytes ({error.strerror})",
+                f"{path}: no space left{f' for {bytes_needed:,} bytes' if bytes_needed else ''} ({error.strerror})",
                 hint="free some space or choose another --home; everything committed so far is kept",
                 path=str(path),
                 errno=error.errno,

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from virnuc_dagster.checkpoints.files import make_folder, write_atomic
-from virnuc_dagster.cli.options import compute_options, home_option
+from virnuc_dagster.cli.options import compute_options, home_option, refuse_unwritable
 from virnuc_dagster.cli.predict import PredictCall
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.settings import Settings
@@ -62,6 +62,8 @@ def evaluate(
     from virnuc_dagster.stages.evaluation import figures, floor_figures, read_results
 
     settings = Settings.read(**flags)
+    if output is not None:
+        refuse_unwritable(output)
     call = PredictCall(settings, Console(stderr=True), quiet=quiet, level="load", force=False)
     chosen = {label.id: label for label in read_labels(labels, split)}
     training = {label.id: label for label in read_labels(labels, floor_train)} if floor_train else {}

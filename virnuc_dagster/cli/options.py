@@ -1,12 +1,13 @@
 """Flags that several commands share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.errors import SettingsError, VirnucError
 
 _HOME = click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), help="Folder of all results [default: .virnuc]."
@@ -46,3 +47,17 @@ def compute_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_COMPUTE):
         function = option(function)
     return function
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Raise if nothing can be written below `output`: said before hours of work, not after.
+
+    Raises:
+        SettingsError: The folder, or the lowest of its parents that is there, is no folder or is closed to us.
+    """
+    there = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise SettingsError(
+            f"--output {output}: {there} is no folder that can be written",
+            hint="name a new or an existing folder, and check its owner and permissions",
+        )

@@ -18,9 +18,9 @@ from rich.console import Console
 from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.checkpoints.files import make_folder, rename, temporary_file, write_atomic
 from virnuc_dagster.cli.console import ConsoleProgress
-from virnuc_dagster.cli.options import compute_options, home_option
+from virnuc_dagster.cli.options import compute_options, home_option, refuse_unwritable
 from virnuc_dagster.cli.signals import interruptible
-from virnuc_dagster.errors import InputError, SettingsError, VirnucError
+from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.report import paths
 from virnuc_dagster.settings import Settings
 
@@ -61,6 +61,7 @@ def predict(
 ) -> int:
     """Say which sequences of FASTA or FASTQ files are viral (plain, gz, bz2, xz or zst; - is standard input)."""
     settings = Settings.read(**flags)
+    refuse_unwritable(output)
     console = Console(stderr=True)
     call = PredictCall(
         settings, console, quiet=quiet, level="skip" if skip_checkpoint_validation else "load", force=force_resume
@@ -190,8 +191,6 @@ class PredictCall:
             spool.unlink(missing_ok=True)
 
     def _copy_results(self, batch: str, folder: Path) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise SettingsError(f"--output {folder} is not a folder", hint="name a new or an existing folder")
         make_folder(folder.absolute())
         for name in (*paths.REPRODUCIBLE, paths.PROVENANCE):
             with (self.settings.reports / batch / name).open("rb") as file:

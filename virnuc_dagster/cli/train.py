@@ -9,7 +9,7 @@ from rich.console import Console
 
 from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.cli.console import ConsoleProgress
-from virnuc_dagster.cli.options import home_option
+from virnuc_dagster.cli.options import home_option, refuse_unwritable
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.settings import Settings
@@ -71,6 +71,7 @@ def train(
 
     settings = Settings.read(**flags)
     refuse_existing(output)
+    refuse_unwritable(output)
     wanted = Wanted(output.absolute(), description or _DESCRIPTION, notes.read_text(encoding="utf-8") if notes else "")
     with interruptible(), ConsoleProgress(Console(stderr=True), quiet=quiet) as progress:
         records = read_records(fasta, labels)

@@ -148,6 +148,12 @@ def write_h5ad(matrix: Matrix, path: Path) -> None:
             done += len(values)
 
 
+def _h5ad_bytes(matrix: Matrix) -> int:
+    """Space for an AnnData file, on the safe side: values, four texts a row that make up twice its id, structure."""
+    rows, columns = matrix.shape
+    return 4 * rows * columns + sum(3 * len(name) + 4 * 48 for name in matrix.ids) + 256 * columns + 2**18
+
+
 def write_fasta(texts: Texts, file: BinaryIO) -> None:
     """A record a sequence, 60 letters a line."""
     for header, text in texts.records:
@@ -177,10 +183,11 @@ def export(content: Any, kind: str, target: Path) -> None:
     write = WRITERS.get(kind)
     with temporary_file(target, lambda file: write and write(content, file)) as path:
         if write is None:  # HDF5 wants a name of its own to write to, and does not sync
-            with typed_os_errors(target):
+            with typed_os_errors(target, lambda: _h5ad_bytes(content)), path.open("r+b") as file:
+                # HDF5 crashes the process when the disk fills up under it.
+                os.posix_fallocate(file.fileno(), 0, _h5ad_bytes(content))
                 write_h5ad(content, path)
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                os.fsync(file.fileno())
         rename(path, target)
 
 

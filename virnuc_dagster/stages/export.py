@@ -59,8 +59,9 @@ def read_for_export(store: CheckpointStore, batch: str, stage: str) -> Matrix | 
 def _records(store: CheckpointStore, batch: str, stage: str, shards: list[str]) -> dict[str, CommitRecord]:
     found = {shard: store.record(shard_checkpoint(stage, shard)) for shard in shards}
     if missing := [shard for shard, record in found.items() if record is None]:
+        shown = missing[0] + (", ..." if missing[1:] else "")
         raise InputError(
-            f"{stage} of {batch}: {len(missing):,} of {len(shards):,} shards have no result ({missing[0]}, ...)",
+            f"{stage} of {batch}: {len(missing):,} of {len(shards):,} shards have no result ({shown})",
             hint="run `virnuc predict` on the same file again; it computes only what is missing",
             missing=missing,
         )
