@@ -30,14 +30,14 @@ def needs_chromium() -> None:
 
 
 @contextmanager
-def chromium(width: int = 1280, height: int = 1000) -> Iterator["Page"]:
-    """A page of a browser with an empty profile, until the context ends."""
+def chromium(width: int = 1280, height: int = 1000, base_url: str | None = None) -> Iterator["Page"]:
+    """A page of a browser with an empty profile, until the context ends; paths are relative to `base_url`."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         try:
-            page = browser.new_page(viewport={"width": width, "height": height})
+            page = browser.new_page(base_url=base_url, viewport={"width": width, "height": height})
             page.set_default_timeout(60_000)
             yield page
         finally:

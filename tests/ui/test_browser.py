@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ui_kit import Web, chromium, needs_chromium, running
+from browser_kit import chromium, needs_chromium
+from ui_kit import Web, running
 
 ASSETS = ("sequence_batch", "dnabert_s_embeddings", "esm2_embeddings", "predictions", "batch_report", "store_audit")
 OPEN_GROUPS = ",".join(f"global@global:{group}" for group in ("sequences", "embeddings", "verdicts", "operations"))
@@ -33,7 +34,7 @@ def web(home) -> Iterator[Web]:
 
 @pytest.fixture(scope="module")
 def page(web) -> Iterator:
-    with chromium(f"http://127.0.0.1:{web.port}") as page:
+    with chromium(1800, 900, f"http://127.0.0.1:{web.port}") as page:
         yield page
 
 
@@ -88,6 +89,16 @@ def test_sensors_and_schedules_are_on(page):
     for name in ("inbox_arrivals", "batch_progress", "failure_alert", "scheduled_backfill", "scheduled_audit"):
         page.get_by_text(name, exact=True).wait_for()
     wait_for(lambda: page.locator("input:checked").count() == 5)
+
+
+def test_a_report_is_one_click_away(home, page):
+    (batch, *_) = sorted(path.name for path in (home / "reports").iterdir())
+    page.goto(f"/assets/batch_report?view=partitions&partition={batch}")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name=re.compile(rf"{batch}.report\.html")).first.click()
+
+    assert opened.value.title() == f"{batch} · VirNucPro"
+    opened.value.close()
 
 
 def test_a_partition_range_is_materialized_from_the_page(home, page):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,12 +11,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pytest
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
 
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {
@@ -136,34 +129,3 @@ def running(home: Path, **settings: str) -> Iterator[Web]:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         log.close()
-
-
-CHROMIUM_FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
-
-@contextmanager
-def chromium(base_url: str, width: int = 1800, height: int = 900) -> Iterator["Page"]:
-    """A page of a headless Chromium (Debian's), with an empty profile; paths are relative to `base_url`."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(CHROMIUM_FLAGS))
-        try:
-            page = browser.new_page(base_url=base_url, viewport={"width": width, "height": height})
-            page.set_default_timeout(30_000)
-            yield page
-        finally:
-            browser.close()
-
-
-def needs_chromium() -> None:
-    """Skip without a browser, unless VIRNUC_REQUIRE_ALL forbids skipping."""
-    if shutil.which("chromium"):
-        return
-    reason = "needs the Debian package chromium"
-    if os.environ.get("VIRNUC_REQUIRE_ALL"):
-        pytest.fail(reason)
-    pytest.skip(reason)
