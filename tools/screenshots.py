@@ -1,6 +1,7 @@
-"""The pictures of the README, from the demo batch: `python tools/screenshots.py` writes docs/images/*.png.
+"""The README's picture of the report, from the demo batch: `python tools/screenshots.py` writes docs/images/report.png.
 
-Needs Debian's chromium. Run it again when the bundle `mini` or a page has changed.
+Needs Debian's chromium. Run it again when the bundle `mini` or the page has changed; those of the UI are made by
+`make screenshots`.
 """
 
 import sys
@@ -15,7 +16,6 @@ IMAGES = ROOT / "docs" / "images"
 sys.path.insert(0, str(ROOT / "tests" / "ui"))
 
 from browser_kit import chromium, open_report  # noqa: E402
-from ui_kit import running  # noqa: E402
 
 from virnuc_dagster.cli import main as virnuc  # noqa: E402
 
@@ -30,7 +30,7 @@ def picture(window: Page, name: str) -> None:
 
 
 def main() -> None:
-    """Predict the demo, then take both pictures."""
+    """Predict the demo, then take the picture."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         home, output = Path(folder) / "home", Path(folder) / "out"
@@ -39,11 +39,6 @@ def main() -> None:
             open_report(window, output / "report.html")
             time.sleep(1)
             picture(window, "report.png")
-        with running(home) as web, chromium(width=1400, height=820) as window:
-            window.goto(f"http://127.0.0.1:{web.port}/asset-groups")
-            window.wait_for_function("document.body.innerText.includes('batch_report')")
-            time.sleep(5)
-            picture(window, "assets.png")
 
 
 if __name__ == "__main__":
