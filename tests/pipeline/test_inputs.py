@@ -45,13 +45,17 @@ def test_every_sequence_appears_with_its_reason(predict, tmp_path):
     assert code == 0
     found = {row["sequence_id"]: row for row in rows(tmp_path / "out" / paths.SEQUENCES)}
     assert list(found) == ["empty", "short", "stops", "ACC|1", "n"]
-    assert [row["verdict"] for row in found.values()][:3] == ["too short", "too short", "no open frame"]
+    assert [row["verdict"] for row in found.values()][:2] == ["too short", "too short"]
+    assert found["stops"]["scored_windows"] == "0"
+    assert found["stops"]["fallback_windows"] == found["stops"]["windows"], "scored by its composition"
     assert found["ACC|1"]["scored_windows"] == found["ACC|1"]["windows"] == "2"
     assert found["n"]["verdict"] == "no open frame"
     assert "5 sequences" in out
     windows = rows(tmp_path / "out" / paths.WINDOWS)
     assert [(w["start"], w["end"]) for w in windows if w["sequence_id"] == "n"] == [("0", "500"), ("299", "600")]
-    assert all(w["source"] == ("none" if w["frames"] == "0" else "frame") for w in windows)
+    sources = {w["sequence_id"]: w["source"] for w in windows}
+    assert sources == {"stops": "fallback", "ACC|1": "frame", "n": "none"}
+    assert all((w["frames"] != "0") == (w["source"] == "frame") for w in windows)
 
 
 def test_zero_viral_sequences_is_said_plainly(predict, tmp_path):

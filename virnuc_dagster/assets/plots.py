@@ -25,7 +25,8 @@ def histogram(values: Sequence[float], what: str, counted: str, bins: int = 10) 
 def binned(counts: Sequence[int], what: str, counted: str) -> dg.MarkdownMetadataValue:
     """A histogram of values that are already counted, in equal intervals of 0..1."""
     bins = len(counts)
-    labels = [f"{index / bins:.2g} – {(index + 1) / bins:.2g}" for index in range(bins)]
+    digits = 1 if bins == 10 else 2
+    labels = [f"{index / bins:.{digits}f} – {(index + 1) / bins:.{digits}f}" for index in range(bins)]
     return bars(dict(zip(labels, counts, strict=True)), what, counted)
 
 
