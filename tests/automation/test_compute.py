@@ -145,3 +145,4 @@ def test_the_device_really_used_is_in_the_metadata(tmp_path):
     events = result.asset_materializations_for_node("esm2_embeddings")
     assert {event.metadata["device"].value for event in events} == {"cpu"}
     assert all(event.metadata["tokens_per_second"].value > 0 for event in events)
+    assert {event.metadata["token_budget"].value for event in events} == {8_192}

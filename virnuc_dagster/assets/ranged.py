@@ -20,7 +20,7 @@ from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.ensure import Ensured, ensure_shards
 from virnuc_dagster.stages.keys import batch_of, shard_checkpoint
-from virnuc_dagster.stages.shards import ShardStage
+from virnuc_dagster.stages.shards import EmbeddingStage, ShardStage
 from virnuc_dagster.stages.space import check_space
 from virnuc_dagster.writer import process_tags, writer
 
@@ -69,6 +69,8 @@ def run_shards(
         if outcome.changed:
             context.log.info(f"{key} was computed again: {'; '.join(map(str, outcome.changed))}")
         shown = describe(store.load(shard_checkpoint(stage.name, key))) if describe and not outcome.reused else {}
+        if isinstance(stage, EmbeddingStage) and not outcome.reused:
+            shown |= {"token_budget": stage.token_budget}  # less than was asked for, if memory ran out
         metadata = {**shown, **facts, **_rates(outcome), "reused": outcome.reused, **record_metadata(outcome.record)}
         if len(keys) > 1 and not outcome.reused:
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
