@@ -94,6 +94,7 @@ def test_progress_counts_frames_duplicates_included():
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate"),
+        RuntimeError("could not create a primitive"),
     ],
 )
 def test_running_out_of_memory_halves_the_batch_for_good(error):

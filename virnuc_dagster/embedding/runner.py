@@ -15,7 +15,13 @@ import torch
 
 from virnuc_dagster.errors import OutOfMemoryError, VirnucError
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",  # oneDNN, without memory for its code or its scratch space
+    "could not execute a primitive",
+)
 
 
 class Encoder(Protocol):
