@@ -130,7 +130,6 @@ class PredictCall:
             done = self._run(batch, bundle, progress)
         folder = output / batch if nested else output
         self._copy_results(batch, folder)
-        stages = {stage: count.as_counts() for stage, count in progress.stages.items()}
         run = {
             "batch": batch,
             "started_at": started_at,
@@ -139,11 +138,7 @@ class PredictCall:
             "precision": self.settings.precision,
             "bundle": bundle.name,
             "run_ids": done.run_ids,
-            "computed_shards": {
-                stage: count["computed_shards"] for stage, count in stages.items() if _has_shards(count)
-            },
-            "reused_shards": {stage: count["reused_shards"] for stage, count in stages.items() if _has_shards(count)},
-            "failed_shards": {stage: c["failed_shards"] for stage, c in stages.items() if c["failed_shards"]},
+            **_shard_counts(progress),
         }
         write_atomic(folder / paths.RUN, (json.dumps(run, indent=2) + "\n").encode())
         if not self.quiet:
@@ -199,8 +194,13 @@ class PredictCall:
                     rename(path, folder / name)
 
 
-def _has_shards(count: dict[str, Any]) -> bool:
-    return bool(count["computed_shards"] or count["reused_shards"] or count["failed_shards"])
+def _shard_counts(progress: ConsoleProgress) -> dict[str, dict[str, Any]]:
+    """Shards by what became of them, then by stage; stages without shards are left out."""
+    kinds = ("computed_shards", "reused_shards", "failed_shards")
+    stages = {stage: count.as_counts() for stage, count in progress.stages.items()}
+    stages = {stage: counts for stage, counts in stages.items() if any(counts[kind] for kind in kinds)}
+    found = {kind: {stage: counts[kind] for stage, counts in stages.items()} for kind in kinds}
+    return found | {"failed_shards": {stage: failed for stage, failed in found["failed_shards"].items() if failed}}
 
 
 def _printable(text: str) -> str:
