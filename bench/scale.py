@@ -4,7 +4,7 @@
 
 One small batch is really computed with `mini` (`--run` shards of two frames). Its checkpoints, its events and its
 report are then copied under other names until `--shards` shards are there, each with all of its records, data files and
-events, as if it had been computed here: no encoder is run for them. Printed, before and after: what a run costs a shard,
+events, as if it had been computed here: no encoder is run for them. Printed, before and after: a run's cost,
 ticks, the partition page, the list of batches, and the size of the database. Works in a temporary home; 100,000 shards
 take some 6 GB of it and a quarter of an hour.
 """

@@ -20,6 +20,7 @@ from virnuc_dagster.cli.doctor import doctor
 from virnuc_dagster.cli.evaluate import evaluate
 from virnuc_dagster.cli.export import export
 from virnuc_dagster.cli.models import models
+from virnuc_dagster.cli.plan import plan
 from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
 from virnuc_dagster.cli.train import train
@@ -29,6 +30,7 @@ from virnuc_dagster.errors import VirnucError
 _EXAMPLES = """\b
 Examples:
   virnuc predict contigs.fasta --output results
+  virnuc plan contigs.fasta      # how many shards, bytes and hours?
   virnuc up                      # the web UI on what was computed
   virnuc batches list            # what this home holds
   virnuc checkpoints validate    # is all of it whole?
@@ -46,7 +48,7 @@ def virnuc(wanted: dict[str, bool], with_traceback: bool) -> None:
     wanted["traceback"] = with_traceback
 
 
-for command in (predict, up, batches, export, checkpoints, models, train, evaluate, doctor, completion):
+for command in (predict, plan, up, batches, export, checkpoints, models, train, evaluate, doctor, completion):
     virnuc.add_command(command)
 
 

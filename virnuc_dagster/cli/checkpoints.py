@@ -11,7 +11,7 @@ import click
 from rich.text import Text
 
 from virnuc_dagster.cli.options import home_option
-from virnuc_dagster.cli.tables import output_console, print_table
+from virnuc_dagster.cli.tables import output_console, print_table, size_text
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.settings import Settings
 
@@ -55,7 +55,7 @@ def validate(folder: Path | None, level: str, as_json: bool, **flags: Any) -> in
     else:
         _print_findings(findings, folder)
         size = sum(finding.bytes for finding in findings)
-        click.echo(f"{len(findings):,} files, {_bytes(size)}: " + ", ".join(f"{n:,} {s}" for s, n in counts.items()))
+        click.echo(f"{len(findings):,} files, {size_text(size)}: " + ", ".join(f"{n:,} {s}" for s, n in counts.items()))
     return 3 if any(finding.bad for finding in findings) else 0
 
 
@@ -138,7 +138,7 @@ def sweep(
     if len(swept) > _LISTED_MAX:
         click.echo(f"... and {len(swept) - _LISTED_MAX:,} more (--json lists all)")
     verb = "removed" if yes else "would be removed; run again with --yes"
-    click.echo(f"{len(swept):,} files, {_bytes(size)} {verb}" if swept else "nothing to remove")
+    click.echo(f"{len(swept):,} files, {size_text(size)} {verb}" if swept else "nothing to remove")
     return 0
 
 
@@ -224,12 +224,3 @@ def _print_import(done: Any) -> None:
             f"{stage.stage}: {len(stage.adopted):,} shards adopted, {len(stage.present):,} already there, "
             f"{len(stage.missing):,} to be computed" + (f" ({lacking:,} frames are in no file)" if lacking else "")
         )
-
-
-def _bytes(size: float) -> str:
-    """A size for people, in decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
