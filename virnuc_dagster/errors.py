@@ -4,6 +4,7 @@ Every error of the package derives from `VirnucError`. Bugs stay ordinary except
 nothing from the package, so that every part may use it.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 
@@ -26,6 +27,15 @@ class VirnucError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it, each once: a chain of causes may run in a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class SettingsError(VirnucError):

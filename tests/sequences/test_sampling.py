@@ -82,7 +82,7 @@ def test_one_long_sequence(tmp_path, width):
 
 
 @pytest.mark.parametrize(  # bzip2 hands out blocks of 900 kB, which matter only to a file as small as this one
-    ("ending", "compress", "slack"), [("gz", gzip.compress, 0.05), ("bz2", bz2.compress, 0.35)]
+    ("ending", "compress", "slack"), [("gz", gzip.compress, 0.15), ("bz2", bz2.compress, 0.35)]
 )
 def test_of_a_compressed_file_the_beginning_is_read(many, tmp_path, ending, compress, slack):
     path = tmp_path / f"many.fa.{ending}"

@@ -25,7 +25,7 @@ from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
 from virnuc_dagster.cli.train import train
 from virnuc_dagster.cli.up import up
-from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.errors import VirnucError, causes
 
 _EXAMPLES = """\b
 Examples:
@@ -95,6 +95,12 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}\n  -> {hint}", file=stderr)
         return NoSpaceError.exit_code if no_space else 1
     except Exception as error:
+        if said := _postgres_error(error):
+            if wanted["traceback"]:
+                traceback.print_exception(error, file=stderr)
+            hint = "what is committed is kept: once Postgres answers, run the same command to go on"
+            print(f"error: Postgres: {said}\n  -> {hint}", file=stderr)
+            return 1
         if not (refused := _database_error(error)):
             raise  # a bug
         if wanted["traceback"]:
@@ -107,11 +113,16 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
 
 def _database_error(error: BaseException | None) -> sqlite3.OperationalError | None:
     """What a disk answered to the database of Dagster's events, wherever in the chain of causes it is."""
-    while error:
-        if isinstance(error, sqlite3.OperationalError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    return next((cause for cause in causes(error) if isinstance(cause, sqlite3.OperationalError)), None)
+
+
+def _postgres_error(error: BaseException) -> str:
+    """What Postgres said; asked only where Postgres is in use."""
+    if "psycopg2" not in sys.modules:
+        return ""
+    from virnuc_dagster.instance import postgres_error
+
+    return postgres_error(error)
 
 
 def run() -> None:
