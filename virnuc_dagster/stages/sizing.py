@@ -125,3 +125,63 @@ def advise(frames: int, widths: Widths, *, registered: int, at_least: int = SHAR
 def seconds_of_run(encoders: Sequence[float], shards: int) -> float:
     """A run's time: its encoders, one after the other, and what the platform takes a shard."""
     return sum(encoders) + OVERHEAD_SECONDS_A_SHARD * shards
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One line of docs/scaling.md.
+
+    Attributes:
+        counts: What the input comes to.
+        advice: Shard size and shards, in a home of its own.
+        store_bytes: All checkpoints.
+        events: In Dagster's database.
+        database_bytes: Its growth, in SQLite.
+        overhead_hours: What the platform takes, one run after the other.
+        gpu_hours: What the encoders take at `GPU_TOKENS_PER_SECOND`.
+    """
+
+    counts: Counts
+    advice: Advice
+    store_bytes: int
+    events: int
+    database_bytes: int
+    overhead_hours: float
+    gpu_hours: float
+
+
+#: The published widths, and what a frame of a 500-base window is on average: windows that it takes to find one,
+#: bases, residues, letters of its id; and its tokens with both special ones (DNABERT-2's tokeniser: about 4.9 bases).
+PUBLISHED = Widths(768, 2560)
+WINDOWS_A_FRAME, NUCLEOTIDES, RESIDUES, ID_LETTERS = 2.4, 495, 165, 25
+TOKENS_A_FRAME = {DNABERT_S: 103, ESM2: 167}
+#: Assumed of one GPU, not measured: tokens a second of DNABERT-S (113 M parameters in products) and ESM-2 3B (2.8 G).
+GPU_TOKENS_PER_SECOND = {DNABERT_S: 300_000, ESM2: 15_000}
+
+
+def at_scale(frames: int, window_length: int = 500) -> Scale:
+    """What so many frames come to with the published bundle; one sequence of 5,000 bases in ten windows."""
+    windows = round(frames * WINDOWS_A_FRAME)
+    counts = Counts(
+        sequences=windows // 10,
+        bases=windows * window_length,
+        header_letters=windows // 10 * ID_LETTERS,
+        id_letters=windows // 10 * ID_LETTERS,
+        windows=windows,
+        frames=frames,
+        nucleotides=frames * NUCLEOTIDES,
+        residues=frames * RESIDUES,
+        frame_id_letters=frames * ID_LETTERS,
+    )
+    advice = advise(frames, PUBLISHED, registered=0)
+    sizes = bytes_of_stages(counts, advice.shards, PUBLISHED)
+    seconds = sum(frames * TOKENS_A_FRAME[stage] / rate for stage, rate in GPU_TOKENS_PER_SECOND.items())
+    return Scale(
+        counts=counts,
+        advice=advice,
+        store_bytes=sum(sizes.values()) - sizes["reports"],
+        events=events_of(advice.shards),
+        database_bytes=database_bytes(advice.shards),
+        overhead_hours=OVERHEAD_SECONDS_A_SHARD * advice.shards / 3_600,
+        gpu_hours=seconds / 3_600,
+    )
