@@ -86,7 +86,7 @@ def test_an_interrupted_training_keeps_its_state_and_says_how_to_go_on(tmp_path)
 
     assert process.returncode == 143, err
     assert "run the same command to go on" in err
-    assert sorted(path.name for path in states.iterdir()) == ["dnabert_s.pt", "esm2.pt"]
+    assert sorted(path.name for path in states.glob("*.pt")) == ["dnabert_s.pt", "esm2.pt"]
     assert not output.exists()
 
 
