@@ -54,7 +54,7 @@ def test_everything_the_ui_shows_has_a_description(tmp_path):
         **{schedule.name: schedule.description for schedule in repository.schedule_defs},
     }
 
-    assert len(shown) == 6 + 10 + 4 + 3 + 2
+    assert len(shown) == 6 + 10 + 4 + 4 + 2
     assert [name for name, text in shown.items() if len(text or "") < 60] == []
 
 
