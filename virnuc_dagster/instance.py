@@ -11,6 +11,7 @@ from dagster._core.instance.ref import InstanceRef
 from sqlalchemy.exc import DatabaseError
 
 from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
+from virnuc_dagster.database import database_refusal, is_out_of_space
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.home import open_home
 from virnuc_dagster.settings import Settings
@@ -107,6 +108,8 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
                 instance.get_runs(limit=1)
                 instance.event_log_storage.get_dynamic_partitions("batches")
             except DatabaseError as error:
+                if (refused := database_refusal(error)) and is_out_of_space(refused):
+                    raise  # the command line says so
                 raise InstanceError(
                     f"the Dagster databases in {settings.dagster_home} cannot be opened: {error.orig}",
                     hint="move that folder aside and run again: results are in the store, only the run history is lost",
