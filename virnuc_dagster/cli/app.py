@@ -3,7 +3,6 @@
 0 done · 1 error · 2 usage · 3 checkpoint damaged or incompatible · 4 out of memory · 5 no space · 130/143 interrupted.
 """
 
-import sqlite3
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
 from virnuc_dagster.cli.train import train
 from virnuc_dagster.cli.up import up
+from virnuc_dagster.database import database_refusal, is_out_of_space
 from virnuc_dagster.errors import VirnucError
 
 _EXAMPLES = """\b
@@ -93,23 +93,14 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}\n  -> {hint}", file=stderr)
         return NoSpaceError.exit_code if no_space else 1
     except Exception as error:
-        if not (refused := _database_error(error)):
+        if not (refused := database_refusal(error)):
             raise  # a bug
         if wanted["traceback"]:
             traceback.print_exception(error, file=stderr)
         hint = "is the disk full, or broken? free some space, then run the same command to go on"
         print(f"error: a database of this home cannot be written: {refused}\n  -> {hint}", file=stderr)
-        return NoSpaceError.exit_code if refused.sqlite_errorcode == sqlite3.SQLITE_FULL else 1
+        return NoSpaceError.exit_code if is_out_of_space(refused) else 1
     return int(code or 0)
-
-
-def _database_error(error: BaseException | None) -> sqlite3.OperationalError | None:
-    """What a disk answered to the database of Dagster's events, wherever in the chain of causes it is."""
-    while error:
-        if isinstance(error, sqlite3.OperationalError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def run() -> None:
