@@ -44,7 +44,7 @@ def tiny_batch(folder: Path, shards: int, seed: int = 0) -> Path:
     codons = ("GCT", "GCC", "GAC", "GAA", "CTG", "ATC", "GTC", "CGC", "GGC", "ACC")
     path = folder / "tiny.fasta"
     path.write_text(
-        "".join(f">s{i}\n{''.join(draw.choice(codons) for _ in range(30))}\n" for i in range(shards // 3 + 1))
+        "".join(f">s{i}\n{''.join(draw.choice(codons) for _ in range(30))}\n" for i in range(shards // 2 + 1))
     )
     return path
 

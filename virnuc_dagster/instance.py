@@ -1,5 +1,6 @@
 """The Dagster instance of a home folder: opening it, and clearing away runs whose process is dead."""
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -14,12 +15,21 @@ from dagster._core.instance.ref import InstanceRef
 from sqlalchemy.exc import DatabaseError
 
 from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
-from virnuc_dagster.errors import VirnucError, causes
+from virnuc_dagster.database import database_refusal, is_out_of_space, postgres_refusal
+from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.home import open_home
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.writer import process_is_gone
 
 CONFIG_NAME = "dagster.yaml"
+#: sha256 of every `dagster.yaml` that a version of this package wrote, the newest last. A file with one of these
+#: digests was not changed by its user, and is renewed; whoever changes `instance.yaml` appends its new digest.
+SHIPPED = (
+    "cc9f777a473d4a5dbc52a1a198d80e6f9630f9f50914f65790ea33bff200dd9a",
+    "21fbf17a6f92c7c57126556b4ffb4324d065dfeee00ecacdf5d149595e063fd8",
+    "d340d9a5cb6834cf5e5f25f7d7f532cb30adda13022480990046dc097892b822",
+    "7b96441ada4ec76825bf7c70908577523c51cdd6226b62492d64c21bbf7b2bc7",
+)
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -29,7 +39,10 @@ _UNFINISHED = [
 
 
 def prepare_instance(settings: Settings) -> None:
-    """Bring the home up to date and create its instance folder with `dagster.yaml`, unless the user has put one there.
+    """Bring the home up to date and create its instance folder with `dagster.yaml`.
+
+    A `dagster.yaml` that an older version wrote is renewed; one that the user changed or put there is left alone (see
+    `missing_settings`).
 
     Raises:
         HomeError: The home is of a newer version of this program.
@@ -38,10 +51,9 @@ def prepare_instance(settings: Settings) -> None:
     make_folder(settings.dagster_home)
     make_folder(settings.inbox)
     config = settings.dagster_home / CONFIG_NAME
-    if not config.exists():
-        names = ("instance.postgres.yaml", "instance.yaml") if settings.instance == "postgres" else ("instance.yaml",)
-        write_atomic(config, b"".join(files("virnuc_dagster").joinpath(name).read_bytes() for name in names))
-    on_postgres = "postgres" in ((yaml.safe_load(config.read_bytes()) or {}).get("storage") or {})
+    if not config.exists() or hashlib.sha256(config.read_bytes()).hexdigest() in SHIPPED[:-1]:
+        write_atomic(config, postgres_config() if settings.instance == "postgres" else shipped_config())
+    on_postgres = _is_on_postgres(config)
     if settings.instance == "postgres" and not on_postgres:
         raise InstanceError(
             f"{config} is not of an instance on Postgres, which the setting `instance` asks for",
@@ -51,6 +63,25 @@ def prepare_instance(settings: Settings) -> None:
         _check_postgres(config)
 
 
+def shipped_config() -> bytes:
+    """The `dagster.yaml` of a new home."""
+    return files("virnuc_dagster").joinpath("instance.yaml").read_bytes()
+
+
+def postgres_config() -> bytes:
+    """The `dagster.yaml` of a new home whose runs and events are in Postgres: what follows the storage is the same."""
+    storage = files("virnuc_dagster").joinpath("instance.postgres.yaml").read_text()
+    rest = shipped_config().decode().partition("\n")[2]
+    return (storage + re.sub(r"(?m)^instance_class:\n(?: .*\n)+", "", rest)).encode()
+
+
+def _is_on_postgres(config: Path) -> bool:
+    try:
+        return "postgres" in yaml.safe_load(config.read_bytes())["storage"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return False
+
+
 def _check_postgres(config: Path) -> None:
     """Say what is missing before Dagster says it in its own words."""
     if importlib.util.find_spec("dagster_postgres") is None:
@@ -58,6 +89,37 @@ def _check_postgres(config: Path) -> None:
     wanted = sorted(set(re.findall(r"env:\s*(\w+)", config.read_text())))
     if absent := [name for name in wanted if name not in os.environ]:
         raise InstanceError(f"not set: {', '.join(absent)}", hint=f"{config} takes them from the environment")
+
+
+def missing_settings(settings: Settings) -> list[str]:
+    """What this version sets in a home's `dagster.yaml` and a changed file lacks, by dotted name; [] without a file.
+
+    A value that differs is the user's choice and is not named.
+
+    Raises:
+        InstanceError: The file is not YAML.
+    """
+    config = settings.dagster_home / CONFIG_NAME
+    if not config.exists() or hashlib.sha256(config.read_bytes()).hexdigest() in SHIPPED:
+        return []
+    try:
+        found = yaml.safe_load(config.read_bytes()) or {}
+    except yaml.YAMLError as error:
+        raise InstanceError(
+            f"{config} is not YAML: {error}", hint="correct it, or delete it to get a new one"
+        ) from error
+    wanted = yaml.safe_load(shipped_config())
+    if "storage" in found:  # a database of the user's own
+        wanted.pop("instance_class")
+    return list(_absent(wanted, found, ""))
+
+
+def _absent(wanted: dict[str, object], found: object, above: str) -> Iterator[str]:
+    for name, value in wanted.items():
+        if not isinstance(found, dict) or name not in found:
+            yield above + name
+        elif isinstance(value, dict):
+            yield from _absent(value, found[name], f"{above}{name}.")
 
 
 class InstanceError(VirnucError):
@@ -81,29 +143,20 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
                 instance.get_runs(limit=1)
                 instance.event_log_storage.get_dynamic_partitions("batches")
             except Exception as error:
-                raise _refused(settings, error) from error
+                if said := postgres_refusal(error):
+                    raise InstanceError(
+                        f"Postgres cannot be used: {said}",
+                        hint="start it, and check the DAGSTER_POSTGRES_* variables; results are in the store",
+                    ) from error
+                if not isinstance(error, DatabaseError):
+                    raise
+                if (refused := database_refusal(error)) and is_out_of_space(refused):
+                    raise  # the command line says so
+                raise InstanceError(
+                    f"the Dagster databases in {settings.dagster_home} cannot be opened: {error.orig}",
+                    hint="move that folder aside and run again: results are in the store, only the run history is lost",
+                ) from error
         yield instance
-
-
-def _refused(settings: Settings, error: Exception) -> Exception:
-    """What a database said, in our words; any other error as it is."""
-    if postgres_error(error):
-        return InstanceError(
-            f"Postgres cannot be used: {postgres_error(error)}",
-            hint="start it, and check the DAGSTER_POSTGRES_* variables; results are in the store, nothing is lost",
-        )
-    if not isinstance(error, DatabaseError):
-        return error
-    return InstanceError(
-        f"the Dagster databases in {settings.dagster_home} cannot be opened: {error.orig}",
-        hint="move that folder aside and run again: results are in the store, only the run history is lost",
-    )
-
-
-def postgres_error(error: BaseException | None) -> str:
-    """What Postgres, or the way to it, said, wherever in the chain of causes it is; empty if nothing."""
-    said = [cause for cause in causes(error) if type(cause).__module__.startswith(("psycopg2", "dagster_postgres"))]
-    return " ".join(str(said[-1]).split()) if said else ""  # the innermost says most
 
 
 def clear_dead_runs(instance: dg.DagsterInstance, note: Callable[[str], None]) -> None:

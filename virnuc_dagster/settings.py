@@ -44,7 +44,8 @@ class Settings(BaseSettings):
         attempts_max: Failures in a row after which a batch or file is parked.
         backfill_cron: When missing, failed, damaged and outdated shards are computed (UTC).
         audit_cron: When the whole store is read and checked (UTC).
-        webhook: Address that a message of each failed run is posted to; empty for none.
+        late_after_hours: A file or batch that has waited this long for its report is told of.
+        webhook: Address that a message of each failed run and each late batch is posted to; empty for none.
     """
 
     model_config = SettingsConfigDict(env_prefix="VIRNUC_", frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     attempts_max: int = Field(3, ge=1, le=100)
     backfill_cron: str = "0 2 * * *"
     audit_cron: str = "0 4 * * 0"
+    late_after_hours: float = Field(24, gt=0, le=24 * 365)
     webhook: SecretStr = SecretStr("")
 
     @field_validator("backfill_cron", "audit_cron")
