@@ -7,6 +7,7 @@ import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from virnuc_dagster.backends import ray_worker
 from virnuc_dagster.stages.shards import EmbeddingStage, PredictionStage
 
+NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 FOLDER_VARIABLE = "VIRNUC_RAY_KIT"
 
 
@@ -23,6 +25,15 @@ def require_ray() -> None:
         if os.environ.get("VIRNUC_REQUIRE_ALL"):
             pytest.fail("the extra `ray` is not installed")
         pytest.skip("the extra `ray` is not installed")
+
+
+class Computed(NamedTuple):
+    """A computation that began: what, in which process, on which node."""
+
+    stage: str
+    shard: str
+    process: int
+    node: str
 
 
 class Kit:
@@ -47,26 +58,30 @@ class Kit:
         with (self.folder / "log").open("a") as file:
             file.write(" ".join(map(str, words)) + "\n")
 
-    def computed(self, stage: str = "") -> list[tuple[str, str, int]]:
-        """Stage, shard and process of each computation that began."""
+    def computed(self, stage: str = "") -> list["Computed"]:
+        """Each computation that began, in order."""
         path = self.folder / "log"
         rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [(row[0], row[1], int(row[2])) for row in rows if row[0].startswith(stage)]
+        return [Computed(row[0], row[1], int(row[2]), row[3]) for row in rows if row[0].startswith(stage)]
 
 
 class KitWorker(ray_worker.Worker):
     """Logs what it computes; slow, deadly or out of space where the kit says so."""
 
-    def __init__(self, label: str = "") -> None:
-        super().__init__(label)
+    def __init__(self) -> None:
+        super().__init__()
         kit, self.here = Kit(Path(os.environ[FOLDER_VARIABLE])), threading.local()
         for stage in (EmbeddingStage, PredictionStage):
             stage.compute = self.logged(kit, stage.compute)
 
     def logged(self, kit, compute):
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+
         def computed(stage, inputs, progress):
             shard = self.here.shard
-            kit.note(stage.name, shard, os.getpid())
+            kit.note(stage.name, shard, os.getpid(), node)
             if kit.ordered("kill", shard):
                 os.kill(os.getpid(), signal.SIGKILL)
             if kit.ordered("slow", shard):
@@ -85,8 +100,13 @@ class KitWorker(ray_worker.Worker):
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def start_cluster(folder: Path):
-    """Two nodes of one CPU each, on loopback, with raylets of their own; this process is connected to the first."""
+def start_cluster(folder: Path, scratch: str):
+    """A head node of one CPU, to which this process is connected; `NODE` are the arguments of further nodes.
+
+    Args:
+        folder: Of the kit.
+        scratch: A folder with a short name, for Ray's files.
+    """
     here = str(Path(__file__).parent)  # nodes and their workers inherit this environment
     os.environ |= {
         FOLDER_VARIABLE: str(folder),
@@ -97,8 +117,8 @@ def start_cluster(folder: Path):
     from ray.cluster_utils import Cluster
 
     quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 500}
-    node = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "_system_config": quick})
+    head = {**NODE, "include_dashboard": False, "temp_dir": scratch, "_system_config": quick}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", namespace="virnuc")
     return cluster
 

@@ -6,8 +6,8 @@ while the other is prepared or saved. A worker looks at the store, computes if i
 What Ray does: it places the actors, restarts those whose process or node died (`max_restarts`), and reports every task
 that such a death cut off. What is left to the driver: it gives such a shard to an idle worker once more, alone, so
 that a shard that kills its worker takes no other with it and is given up after `ATTEMPTS_MAX` deaths. Ray's own retries
-of tasks (`max_task_retries`) would tie a shard to its actor, which may find no place to restart once a node is lost; the
-shard would wait for ever beside idle workers.
+of tasks (`max_task_retries`) would tie a shard to its actor, which may find no place to restart once a node is lost; it
+would wait for ever beside idle workers.
 
 A death repeats no committed shard: whoever gets the shard looks at the store first. Of what was computed but not yet
 committed there is at most one shard a worker. A worker that was only thought dead may commit a shard a second time; it

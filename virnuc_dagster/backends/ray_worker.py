@@ -4,6 +4,7 @@ Nothing large travels: a job is a few names and digests, a result is a commit re
 """
 
 import hashlib
+import os
 import platform
 import threading
 import traceback
@@ -99,14 +100,10 @@ class _Notes(Progress):
 
 
 class Worker:
-    """One actor. It holds the models of one stage at a time, loaded once.
+    """One actor. It holds the models of one stage at a time, loaded once."""
 
-    Args:
-        label: Its node, for messages and metadata.
-    """
-
-    def __init__(self, label: str = "") -> None:
-        self.label = label or platform.node()
+    def __init__(self) -> None:
+        self.label = f"{platform.node()} pid {os.getpid()}"
         self._opening = threading.Lock()
         self._job: Job | None = None
         self._worker: ShardWorker | None = None
