@@ -13,7 +13,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr, ValidationError
 
 from virnuc_dagster.backends import Backend, local, require_backend
-from virnuc_dagster.backends.ray_pool import RayPool
+from virnuc_dagster.backends.ray_pool import RayPool, give_back, take_pool
 from virnuc_dagster.checkpoints import Level
 from virnuc_dagster.embedding.device import PRECISIONS
 from virnuc_dagster.errors import SettingsError
@@ -119,13 +119,13 @@ class Backends(dg.ConfigurableResource):
         if compute.backend == "local":
             return local
         if self._pool is None:
-            self._pool = RayPool(self.ray_address, options, compute.workers)
+            self._pool = take_pool(self.ray_address, options, compute.workers)
         return self._pool
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """The run is over."""
         if self._pool is not None:
-            self._pool.close()
+            give_back(self._pool)
             self._pool = None
 
 

@@ -85,7 +85,7 @@ class KitWorker(ray_worker.Worker):
             if kit.ordered("kill", shard):
                 os.kill(os.getpid(), signal.SIGKILL)
             if kit.ordered("slow", shard):
-                time.sleep(0.25)
+                time.sleep(0.1)
             if kit.ordered("full", shard):  # what a full disk answers, for the saves to come
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
             return compute(stage, inputs, progress)

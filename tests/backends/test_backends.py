@@ -12,7 +12,7 @@ import torch
 
 import virnuc_dagster
 from virnuc_dagster import backends
-from virnuc_dagster.backends import BackendError, local
+from virnuc_dagster.backends import BackendError, local, ray_pool
 from virnuc_dagster.backends.ray_cluster import Crew, plan_crew
 from virnuc_dagster.backends.ray_pool import RayPool
 from virnuc_dagster.backends.ray_worker import Worker, describe_job
@@ -87,6 +87,28 @@ def test_settings_reach_the_run_and_its_tags_beat_them(tmp_path, ray_is_there):
     assert (tagged.backend, tagged.workers) == ("ray", 7)
     assert isinstance(resources["backends"].choose(tagged, ComputeOptions()), RayPool)
     assert Backends().choose(Compute(), ComputeOptions()) is local
+
+
+def test_runs_share_workers_only_where_they_are_kept():
+    closed = []
+
+    class Pool(RayPool):
+        def close(self):
+            closed.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_pool, "RayPool", Pool)
+        alone = ray_pool.take_pool("", ComputeOptions(), 1)
+        ray_pool.give_back(alone)
+        assert closed == [alone]
+        with ray_pool.pools_kept():
+            first = ray_pool.take_pool("", ComputeOptions(), 1)
+            ray_pool.give_back(first)
+            assert ray_pool.take_pool("", ComputeOptions(), 1) is first
+            other = ray_pool.take_pool("", ComputeOptions(), 2)
+            assert other is not first
+            assert closed == [alone]
+        assert closed[1:] == [other, first]
 
 
 @pytest.mark.parametrize(

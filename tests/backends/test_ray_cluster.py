@@ -145,7 +145,7 @@ def test_a_damaged_shard_ends_the_run_as_it_does_without_ray(two_nodes, tmp_path
         for stage in STAGES:
             shutil.rmtree(tmp_path / "store" / stage)
         capfd.readouterr()
-        code = predict(tmp_path, "--shard-size", "40", "--quiet", "--backend", backend)
+        code = predict(tmp_path, "--shard-size", "40", "--quiet", "--backend", backend, "--workers", "1")
         said = [line for line in capfd.readouterr().err.splitlines() if "(raylet)" not in line]
         ends.append((code, said, result_files(tmp_path)))
 

@@ -123,6 +123,35 @@ class RayPool:
         self._stack.close()
 
 
+_keeping = False
+_kept: dict[tuple[str, ComputeOptions, int], RayPool] = {}
+
+
+@contextlib.contextmanager
+def pools_kept() -> Iterator[None]:
+    """Until the context ends, the runs of this process that want the same workers share them."""
+    global _keeping
+    _keeping = True
+    try:
+        yield
+    finally:
+        _keeping = False
+        while _kept:
+            _kept.popitem()[1].close()
+
+
+def take_pool(address: str, options: ComputeOptions, workers: int) -> RayPool:
+    """A pool, see `RayPool`; to be given back with `give_back`."""
+    wanted = address, options, workers
+    return _kept.setdefault(wanted, RayPool(*wanted)) if _keeping else RayPool(*wanted)
+
+
+def give_back(pool: RayPool) -> None:
+    """The run is over: end its workers, unless they are kept for the next run."""
+    if pool not in _kept.values():
+        pool.close()
+
+
 class _Unfinished:
     """The shards of a run that no worker has: looked at as their turn comes, so that finished ones go to none."""
 

@@ -67,7 +67,7 @@ def predict(
         settings, console, quiet=quiet, level="skip" if skip_checkpoint_validation else "load", force=force_resume
     )
     results, first_error = [], None
-    with interruptible():
+    with interruptible(), call.workers_kept():
         for source in inputs:
             try:
                 results.append(call.predict(source, name, output, nested=len(inputs) > 1))
@@ -94,6 +94,17 @@ class PredictCall:
     def __init__(self, settings: Settings, console: Console, *, quiet: bool, level: str, force: bool) -> None:
         self.settings, self.console, self.quiet, self.level, self.force = settings, console, quiet, level, force
         self.store = LocalStore(settings.store)
+
+    @contextmanager
+    def workers_kept(self) -> Iterator[None]:
+        """Workers of backend `ray` serve all runs of the call."""
+        if self.settings.backend == "local":
+            yield
+            return
+        from virnuc_dagster.backends.ray_pool import pools_kept
+
+        with pools_kept():
+            yield
 
     def predict(self, source: str, name: str, output: Path, *, nested: bool) -> dict[str, Any]:
         """One input, to its files in `output`.
