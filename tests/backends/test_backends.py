@@ -6,9 +6,12 @@ import pkgutil
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from ray_kit import require_ray
 
 import virnuc_dagster
 from virnuc_dagster import backends
@@ -273,3 +276,17 @@ def test_an_unexpected_error_of_a_worker_keeps_its_traceback(tmp_path, monkeypat
 def test_known_errors_stay_what_they_are():
     for error in (CheckpointDamagedError("p", "r"), NoSpaceError("full", hint="h", errno=28)):
         assert type(pickle.loads(pickle.dumps(error))) is type(error)
+
+
+def test_the_launchers_file_is_one():
+    require_ray()
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    text = (Path(__file__).parents[2] / "deploy" / "ray" / "cluster.yaml").read_text()
+    config = yaml.safe_load(text)
+
+    validate_config(prepare_config(config))
+
+    assert len(config["provider"]["worker_ips"]) == config["min_workers"] == config["max_workers"]
+    starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    assert all("RAY_AUTH_MODE=token" in command for command in starts if "ray start" in command)

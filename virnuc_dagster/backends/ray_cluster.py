@@ -107,8 +107,8 @@ def connected(address: str, device: str, threads: int, workers: int) -> Iterator
                 where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
                 raise BackendError(
                     f"cannot use {where}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-                    hint="start it (`ray start --head`) with the same Python and Ray versions, or unset "
-                    "VIRNUC_RAY_ADDRESS and RAY_ADDRESS to start one here",
+                    hint="start it (`ray start`, docs/ray.md), also on this machine, with the same Python, Ray and "
+                    "token; or unset VIRNUC_RAY_ADDRESS and RAY_ADDRESS to start one here",
                 ) from error
         yield _crew(device, threads, workers)
 
