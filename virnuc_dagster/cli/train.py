@@ -69,6 +69,8 @@ def train(
     from virnuc_dagster.training.records import read_records
     from virnuc_dagster.training.run import EPOCHS, Wanted, train_all, train_head_only
 
+    if not encoders and (given := [name for name in ("device", "precision") if flags[name]]):
+        raise click.UsageError(f"--{given[0]} is for --encoders; small encoders are trained on the CPU in float32")
     settings = Settings.read(**flags)
     refuse_existing(output)
     refuse_unwritable(output)

@@ -33,7 +33,8 @@ Examples:
 def up(port: int, host: str, **flags: Any) -> int:
     """Run the web UI and the automation (inbox, scheduled backfill, audit) on this home; Ctrl-C ends it."""
     from virnuc_dagster.instance import clear_dead_runs, open_instance
-    from virnuc_dagster.supervisor import only_one, supervise
+    from virnuc_dagster.locks import only_one
+    from virnuc_dagster.supervisor import supervise
 
     settings = Settings.read(**flags)
     reports_port = port + 1
@@ -50,7 +51,8 @@ def up(port: int, host: str, **flags: Any) -> int:
         os.environ.setdefault(f"DAGSTER_{kind}_GRPC_TIMEOUT_SECONDS", _TICK_SECONDS)
     with open_instance(settings) as instance:
         note(f"web UI: {url}  (home {settings.home})")
-        with only_one(settings.dagster_home / "up.lock", f"{url}, process {os.getpid()}"):
+        about, hint = f"{url}, process {os.getpid()}", "open that address, or stop it first (Ctrl-C there)"
+        with only_one(settings.dagster_home / "up.lock", about, hint):
             clear_dead_runs(instance, note)
             note(f"inbox:  {settings.inbox}  ({'watched' if settings.automation else 'automation is off'})")
             with tempfile.TemporaryDirectory(prefix="virnuc-") as folder:
