@@ -87,7 +87,7 @@ class KitWorker(ray_worker.Worker):
             if kit.ordered("slow", shard):
                 time.sleep(0.1)
             if kit.ordered("full", shard):  # for the rest of this process's life
-                resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY))
             return compute(stage, inputs, progress)
 
         return computed
