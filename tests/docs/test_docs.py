@@ -38,6 +38,9 @@ INSTEAD = {
     r"virnuc train .*": ("virnuc train --help", "needs many labelled genomes and an hour; tests/cli/test_train.py"),
     r"(virnuc predict .*)--bundle \./my-bundle(.*)": (r"\1--bundle mini\2", "that bundle was not trained here"),
     r"virnuc evaluate genomes.*": ("virnuc evaluate --help", "needs many labelled genomes; the README's runs"),
+    r"ray .*|export (RAY|VIRNUC)_.*": ("true", "needs a cluster; tests/backends start one"),
+    r"(virnuc predict .*)--backend ray(.*)": (r"\1\2", "tests/backends run it; CPUs are few here"),
+    r"(virnuc predict .*)--home /shared/virnuc(.*)": (r"\1\2", "is not mounted here"),
     r"virnuc checkpoints import .*": ("virnuc checkpoints import --help", "tests/pipeline/test_import.py runs it"),
 }
 
