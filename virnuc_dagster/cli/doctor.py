@@ -94,14 +94,20 @@ def _ray(settings: Settings) -> Finding:
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:
+    from virnuc_dagster.checkpoints import open_store, probe_store
     from virnuc_dagster.checkpoints.files import make_folder, temporary_file
     from virnuc_dagster.definitions import foreign_instance
 
+    place = settings.store
     try:
-        make_folder(settings.store)
-        with temporary_file(settings.store / "doctor", lambda file: file.write(b"x")):
-            yield Finding("store", f"{settings.store} is writable")
-        free = shutil.disk_usage(settings.store).free
+        if isinstance(place, str):
+            probe_store(open_store(place))
+            yield Finding("store", f"{place} is writable; its free space is not known")
+            place = settings.home
+        make_folder(place)
+        with temporary_file(place / "doctor", lambda file: file.write(b"x")):
+            yield Finding("store" if place == settings.store else "home", f"{place} is writable")
+        free = shutil.disk_usage(place).free
         enough = free >= _FREE_BYTES_MIN
         remedy = "" if enough else "free some space or choose another --home"
         yield Finding("free space", f"{free / 1e9:,.1f} GB", ok=enough, remedy=remedy)
