@@ -5,7 +5,7 @@
 Cuts a seeded input of random coding contigs into frames once, then embeds its shards with ESM-2 of the bundle, each way
 in a store of its own: `local` with one thread, `ray` with one worker of one thread, `ray` with two. The ways take turns
 so that other work on the machine meets all of them; the clock starts once the models are loaded (two shards go ahead).
-Prints the median ratio of the rounds, and how many shards were computed at a time on average: that says what handing out
+Prints the median ratio of the rounds, and how many shards were computed at a time on average: what handing them out
 costs, also on a busy machine. The ratio of two workers to one needs two free cores. Needs the extra `ray`.
 """
 
