@@ -1,5 +1,6 @@
 """What Dagster sees: the code location, its instance files, and the IO manager."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,8 +12,11 @@ import pytest
 import torch
 import yaml
 
+from virnuc_dagster import instance
 from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointMissingError
+from virnuc_dagster.cli import main
 from virnuc_dagster.definitions import build_definitions
+from virnuc_dagster.home_storage import HomeStorage
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.keys import shard_checkpoint
@@ -50,7 +54,7 @@ def test_everything_the_ui_shows_has_a_description(tmp_path):
         **{schedule.name: schedule.description for schedule in repository.schedule_defs},
     }
 
-    assert len(shown) == 6 + 10 + 4 + 3 + 2
+    assert len(shown) == 6 + 10 + 4 + 4 + 2
     assert [name for name, text in shown.items() if len(text or "") < 60] == []
 
 
@@ -74,6 +78,44 @@ def test_the_root_instance_file_differs_only_in_where_things_lie():
 
     assert {name: root[name] for name in home} == home
     assert root.keys() - home.keys() == {"storage", "local_artifact_storage", "compute_logs"}
+    assert (root["storage"]["custom"]["module"], root["storage"]["custom"]["class"]) == (
+        HomeStorage.__module__,
+        "HomeStorage",
+    )
+
+
+def test_whoever_changes_the_instance_file_says_so():
+    assert instance.SHIPPED[-1] == hashlib.sha256(instance.shipped_config()).hexdigest(), "append the new digest"
+
+
+@pytest.mark.parametrize("edited", [False, True], ids=["as it was written", "changed by its user"])
+def test_the_instance_file_of_an_older_version_is_renewed_unless_it_was_changed(tmp_path, capsys, monkeypatch, edited):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    old = b"telemetry: {enabled: false}\nconcurrency: {pools: {granularity: op}}\n"
+    monkeypatch.setattr(instance, "SHIPPED", (hashlib.sha256(old).hexdigest(), instance.SHIPPED[-1]))
+    config = tmp_path / "dagster" / "dagster.yaml"
+    config.parent.mkdir()
+    config.write_bytes(old + b"# mine\n" * edited)
+
+    instance.prepare_instance(Settings(home=tmp_path))
+
+    assert config.read_bytes() == (old + b"# mine\n" if edited else instance.shipped_config())
+    assert main(["doctor", "--home", str(tmp_path)]) == edited
+    line = next(line for line in capsys.readouterr().out.splitlines() if "dagster.yaml" in line)
+    if edited:
+        assert "lacks instance_class, nux, run_coordinator" in line
+        assert "concurrency.pools.default_limit, concurrency.runs" in line
+    else:
+        assert "has every setting" in line
+
+
+def test_a_database_of_ones_own_lacks_no_instance_class(tmp_path):
+    instance.prepare_instance(Settings(home=tmp_path))
+    config = tmp_path / "dagster" / "dagster.yaml"
+    mine = yaml.safe_load(config.read_text()) | {"storage": {"postgres": {"postgres_url": "postgresql://x"}}}
+    del mine["instance_class"]
+    config.write_text(yaml.safe_dump(mine))
+    assert instance.missing_settings(Settings(home=tmp_path)) == []
 
 
 def test_another_instance_than_the_homes_is_warned_of(tmp_path):

@@ -26,9 +26,12 @@ CREATE INDEX IF NOT EXISTS files_state ON files (state, seen_at);
 CREATE TABLE IF NOT EXISTS batches (
   batch TEXT PRIMARY KEY, step TEXT NOT NULL, round INTEGER NOT NULL, ranges TEXT NOT NULL, requested_at REAL NOT NULL,
   failures INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '', wanted TEXT NOT NULL DEFAULT '',
-  arrived_at REAL NOT NULL, surveyed_at REAL NOT NULL DEFAULT 0);
+  arrived_at REAL NOT NULL, surveyed_at REAL NOT NULL DEFAULT 0, waiting_since REAL NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS batches_step ON batches (step);
 """
+_VERSION = 2
+#: What ledgers of version 1 lack.
+_WAITING_SINCE = "ALTER TABLE batches ADD COLUMN waiting_since REAL NOT NULL DEFAULT 0"
 #: Steps of a batch that need no sensor.
 AT_REST = ("done", "parked")
 Range = tuple[str, str]
@@ -97,6 +100,35 @@ class BatchEntry:
     wanted: str
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A file or a batch whose report is not there yet.
+
+    Attributes:
+        name: The file's name in the inbox, or the batch's key.
+        state: The file's state, or the batch's step; `failed` for a batch whose last round failed.
+        since: When its waiting began, seconds since the epoch.
+        reason: Why it failed; empty if it is on its way.
+    """
+
+    name: str
+    state: str
+    since: float
+    reason: str
+
+
+def _bring_up_to_date(database: sqlite3.Connection) -> None:
+    """Make the tables, or what a table of an older version lacks; may be done by two processes at once."""
+    database.executescript(_SCHEMA)
+    if "waiting_since" not in {row[1] for row in database.execute("PRAGMA table_info(batches)")}:
+        try:
+            database.execute(_WAITING_SINCE)
+        except sqlite3.OperationalError as error:
+            if "duplicate column" not in str(error):
+                raise
+    database.execute(f"PRAGMA user_version = {_VERSION}")
+
+
 class Ledger:
     """Reads and writes the ledger; each call is one transaction.
 
@@ -111,8 +143,8 @@ class Ledger:
     def _database(self) -> Iterator[sqlite3.Connection]:
         make_folder(self.path.parent)
         with closing(sqlite3.connect(self.path, timeout=30)) as database, database:
-            if not database.execute("PRAGMA user_version").fetchone()[0]:
-                database.executescript(_SCHEMA + "PRAGMA user_version = 1;")
+            if database.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
+                _bring_up_to_date(database)
             yield database
 
     def files(self, state: str | None = None) -> dict[str, KnownFile]:
@@ -181,10 +213,11 @@ class Ledger:
         now = time.time()
         with self._database() as database:
             database.execute(
-                "INSERT INTO batches (batch, step, round, ranges, requested_at, wanted, arrived_at) "
-                "VALUES (?,?,1,?,?,?,?) ON CONFLICT (batch) DO UPDATE SET step = excluded.step, round = round + 1, "
-                "ranges = excluded.ranges, requested_at = excluded.requested_at, wanted = excluded.wanted, reason = ''",
-                (batch, step, json.dumps(list(ranges)), now if requested else 0, wanted, now),
+                "INSERT INTO batches (batch, step, round, ranges, requested_at, wanted, arrived_at, waiting_since) "
+                "VALUES (?,?,1,?,?,?,?,?) ON CONFLICT (batch) DO UPDATE SET step = excluded.step, round = round + 1, "
+                "ranges = excluded.ranges, requested_at = excluded.requested_at, wanted = excluded.wanted, "
+                "reason = '', waiting_since = iif(waiting_since = 0, excluded.waiting_since, waiting_since)",
+                (batch, step, json.dumps(list(ranges)), now if requested else 0, wanted, now, now),
             )
         return self._known(batch)
 
@@ -213,9 +246,28 @@ class Ledger:
         step = "parked" if failures >= failures_max else "done"
         with self._database() as database:
             database.execute(
-                "UPDATE batches SET step = ?, failures = ?, reason = ? WHERE batch = ?", (step, failures, reason, batch)
+                "UPDATE batches SET step = ?, failures = ?, reason = ?, "
+                "waiting_since = iif(? = '', 0, waiting_since) WHERE batch = ?",
+                (step, failures, reason, reason, batch),
             )
         return step
+
+    def waiting(self, before: float) -> list[Waiting]:
+        """Files and batches that have waited for their report since before a time, the longest wait first.
+
+        A batch whose last round failed, or that is parked, still waits.
+
+        Args:
+            before: Seconds since the epoch.
+        """
+        files = "SELECT path, state, seen_at, note FROM files WHERE state IN ('waiting','requested','failed')"
+        batches = (
+            "SELECT batch, iif(step = 'done', 'failed', step), waiting_since, reason FROM batches "
+            "WHERE waiting_since > 0 AND (step <> 'done' OR reason <> '')"
+        )
+        with self._database() as database:
+            query = f"SELECT * FROM ({files} UNION ALL {batches}) WHERE seen_at < ? ORDER BY seen_at"  # noqa: S608
+            return [Waiting(*row) for row in database.execute(query, (before,))]
 
     def unpark(self, batch: str) -> bool:
         """Let the next scheduled backfill try a parked batch again; False if it is not parked."""

@@ -122,7 +122,7 @@ class Runner:
             try:
                 done.run_ids[asset.key.path[-1]] = self._run([asset], tags)
             except ShardsFailedError as error:
-                done.errors.append(error)
+                done.errors.append(_of_inputs(error, done.errors))
 
     def _range_tags(self, keys: list[str]) -> dict[str, str]:
         """Tags of a ranged run, after making sure that the range means exactly these shards."""
@@ -163,6 +163,21 @@ class Runner:
                 raise cause from error
             raise
         return result.run_id
+
+
+def _of_inputs(error: ShardsFailedError, before: Sequence[VirnucError]) -> ShardsFailedError:
+    """An error of a stage, said in other words if its shards only lack inputs whose own failure was told of before."""
+    failed = error.fields["failed"]
+    if not before or not failed.keys() <= {key for earlier in before for key in earlier.fields["failed"]}:
+        return error
+    names = ", ".join(list(failed)[:10]) + (", …" if len(failed) > 10 else "")
+    told = ShardsFailedError(
+        f"predictions: {len(failed)} shards have none, because their embedding failed: {names}",
+        hint="the error above says why the embedding failed; with it, the predictions follow",
+        failed=failed,
+    )
+    told.exit_code = error.exit_code  # type: ignore[misc]
+    return told
 
 
 def set_aside_damaged(store: CheckpointStore, batch: str) -> list[str]:

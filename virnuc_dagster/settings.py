@@ -7,14 +7,16 @@ setting: it belongs to the model bundle, whose head was trained for it.
 import os
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from virnuc_dagster.embedding.device import Precision
 from virnuc_dagster.errors import SettingsError
 
 HOME_VARIABLE = "VIRNUC_HOME"
+STORE_VARIABLE = "VIRNUC_STORE"
 DEFAULT_HOME = Path(".virnuc")
 
 
@@ -23,6 +25,10 @@ class Settings(BaseSettings):
 
     Attributes:
         home: Folder that holds everything below.
+        store_at: Where the checkpoint store is, if not in the home: a folder or `s3://bucket/prefix`. As a setting it
+            is called `store`.
+        instance: Where a new home's Dagster instance keeps runs and events: `sqlite` (files in the home) or `postgres`
+            (`DAGSTER_POSTGRES_*` say which). A home's own `dagster/dagster.yaml` stays as it is.
         bundle: Model bundle: a packaged name or a folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: Number format of the encoders' matrix products.
@@ -41,12 +47,15 @@ class Settings(BaseSettings):
         attempts_max: Failures in a row after which a batch or file is parked.
         backfill_cron: When missing, failed, damaged and outdated shards are computed (UTC).
         audit_cron: When the whole store is read and checked (UTC).
-        webhook: Address that a message of each failed run is posted to; empty for none.
+        late_after_hours: A file or batch that has waited this long for its report is told of.
+        webhook: Address that a message of each failed run and each late batch is posted to; empty for none.
     """
 
-    model_config = SettingsConfigDict(env_prefix="VIRNUC_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="VIRNUC_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     home: Path = DEFAULT_HOME
+    instance: Literal["sqlite", "postgres"] = "sqlite"
+    store_at: str = Field("", validation_alias=AliasChoices("store", STORE_VARIABLE))
     bundle: str = "mini"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Precision = "float32"
@@ -65,6 +74,7 @@ class Settings(BaseSettings):
     attempts_max: int = Field(3, ge=1, le=100)
     backfill_cron: str = "0 2 * * *"
     audit_cron: str = "0 4 * * 0"
+    late_after_hours: float = Field(24, gt=0, le=24 * 365)
     webhook: SecretStr = SecretStr("")
 
     @field_validator("backfill_cron", "audit_cron")
@@ -78,6 +88,20 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("store_at")
+    @classmethod
+    def _no_credentials(cls, store: str) -> str:
+        if "://" not in store:
+            return store
+        parts = urlsplit(store)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "credentials and options do not belong in a URL, which ends up in logs; set AWS_* variables"
+            )
+        if not parts.netloc:
+            raise ValueError("names no bucket; write s3://bucket/prefix")
+        return store
 
     @classmethod
     def settings_customise_sources(
@@ -109,9 +133,11 @@ class Settings(BaseSettings):
             ) from error
 
     @property
-    def store(self) -> Path:
-        """Folder of the checkpoint store."""
-        return self.home / "store"
+    def store(self) -> Path | str:
+        """The checkpoint store: a folder, or the URL of an object store."""
+        if "://" in self.store_at:
+            return self.store_at.rstrip("/")
+        return Path(self.store_at).expanduser().absolute() if self.store_at else self.home / "store"
 
     @property
     def inbox(self) -> Path:

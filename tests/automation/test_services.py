@@ -4,19 +4,23 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from unittest import mock
 
 import dagster as dg
 import pytest
-from automation_kit import Platform
+from automation_kit import Platform, sequences
 
 from virnuc_dagster.automation.alerts import post
 from virnuc_dagster.cli import main
 from virnuc_dagster.journal import Journal
+from virnuc_dagster.ledger import Fingerprint, Ledger
 from virnuc_dagster.locks import AlreadyRunningError, only_one
 from virnuc_dagster.supervisor import Service, ServiceError, supervise
 
@@ -124,7 +128,7 @@ def webhook():
     server.shutdown()
 
 
-FACTS = {"job": "embed_and_score_shards", "batch": "a-1", "reason": "no space left"}
+FACTS = {"text": "a-1 failed: no space left", "batch": "a-1"}
 
 
 def test_a_failed_run_reaches_the_webhook(webhook):
@@ -162,6 +166,64 @@ def test_the_alert_names_run_batch_and_reason(tmp_path, webhook):
     (journal,) = (tmp_path / "logs").glob("*.jsonl")
     assert "run_failed" in journal.read_text()
     assert "secret-token" not in journal.read_text()
+
+
+class Late:
+    """The sensor late_alert of a platform, its cursor and what it tells."""
+
+    def __init__(self, platform: Platform, received: list[dict]) -> None:
+        self.platform, self.received, self.cursor = platform, received, None
+
+    def tick(self, after_hours: float) -> list[str]:
+        """The names that one tick tells of, with the time moved on by so many hours."""
+        told = len(self.received)
+        context = dg.build_sensor_context(instance=self.platform.instance, cursor=self.cursor)
+        with mock.patch("virnuc_dagster.automation.alerts.time.time", return_value=time.time() + after_hours * 3_600):
+            found = self.platform.definitions.resolve_sensor_def("late_alert").evaluate_tick(context)
+        assert found.run_requests == []
+        self.cursor = found.cursor
+        return [facts["name"] for facts in self.received[told:]]
+
+
+def test_what_waits_too_long_for_its_report_is_told_once(tmp_path, webhook):
+    url, received = webhook
+    platform = Platform(tmp_path, {"webhook": url, "late_after_hours": 2})
+    late = Late(platform, received)
+    platform.drop("stuck.fa", sequences(3))
+    platform.ledger.note_files({"stuck.fa": Fingerprint.of(platform.settings.inbox / "stuck.fa")}, [], time.time())
+    for batch in ("failing-1", "good-1", "slow-1"):
+        platform.ledger.begin(batch, "shards")
+    platform.ledger.finish("failing-1", "no space left", 3)
+    platform.ledger.finish("good-1", "", 3)
+
+    assert late.tick(1.9) == []
+    assert sorted(late.tick(2.1)) == ["failing-1", "slow-1", "stuck.fa"]
+    assert late.tick(2.2) == []
+
+    since = {item.name: item.since for item in platform.ledger.waiting(time.time())}
+    platform.ledger.begin("failing-1", "shards")  # tried again: it still waits since its first round
+    assert {item.name: item.since for item in platform.ledger.waiting(time.time())} == since
+    platform.ledger.finish("failing-1", "", 3)
+    assert late.tick(2.3) == []
+    platform.ledger.begin("good-1", "report")  # asked for anew
+    assert late.tick(2.4) == ["good-1"]
+
+    facts = next(facts for facts in received if facts["name"] == "failing-1")
+    assert facts["text"] == "virnuc: failing-1 has waited 2.1 hours for its report (failed): no space left"
+    (journal,) = (tmp_path / "logs").glob("*.jsonl")
+    assert [json.loads(line)["event"] for line in journal.read_text().splitlines()] == ["late"] * len(received)
+    assert "secret-token" not in journal.read_text()
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.begin("old-1", "shards")
+    with closing(sqlite3.connect(ledger.path)) as database, database:
+        database.executescript("ALTER TABLE batches DROP COLUMN waiting_since; PRAGMA user_version = 1")
+
+    assert ledger.waiting(time.time() + 1) == []
+    ledger.begin("old-1", "shards")
+    assert [item.name for item in ledger.waiting(time.time() + 1)] == ["old-1"]
 
 
 def test_a_second_up_on_a_home_is_refused(tmp_path):

@@ -42,5 +42,8 @@ def test_doctor_says_whether_ray_is_there(tmp_path, capsys, monkeypatch):
 
 
 def test_only_what_is_built_is_a_command():
-    built = {"batches", "checkpoints", "completion", "doctor", "evaluate", "export", "models", "predict", "train", "up"}
+    built = {
+        "batches", "checkpoints", "completion", "doctor", "evaluate", "export", "models", "plan", "predict", "train",
+        "up",
+    }  # fmt: skip
     assert set(virnuc.commands) == built

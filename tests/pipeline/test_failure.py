@@ -1,6 +1,8 @@
 """A damaged or failing shard stops nobody else, is named, and is repaired by the next call."""
 
 import csv
+import os
+import subprocess
 
 import torch
 from pipeline_kit import SHARDS
@@ -35,6 +37,8 @@ def test_a_damaged_shard_is_named_and_the_others_finish(home, unbroken):
     assert "__0003" in broken.err
     assert "digest differs" in broken.err
     assert "--force-resume" in broken.err
+    assert "predictions: 1 shards have none, because their embedding failed" in broken.err
+    assert "materialize it first" not in broken.err.split("going on with the other shards")[1]
     assert len(home.records("predictions")) == SHARDS - 1
     assert broken.run["computed_shards"] == dict.fromkeys(broken.run["computed_shards"], SHARDS - 1)
     assert all(failed[0].endswith("__0003") for failed in broken.run["failed_shards"].values())
@@ -95,3 +99,16 @@ def test_damaged_sequences_are_named_and_read_again_on_request(home, unbroken):
     assert "digest differs" in refused.err
     assert repaired.code == 0, repaired.err
     assert repaired.files() == unbroken.files()
+
+
+def test_a_database_that_reaches_the_limit_of_file_size_is_no_space(home):
+    """SQLite hides EFBIG behind "disk I/O error"; the exit code is that of a full disk all the same."""
+    source = home.root / "one.fa"
+    source.write_text(">a\n" + "GCTGCC" * 40 + "\n")
+    limited = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh", *home.command(source=source)]  # 64 x 512 bytes
+
+    done = subprocess.run(limited, capture_output=True, text=True, env={**os.environ, "DAGSTER_HOME": ""})
+
+    assert done.returncode == 5, done.stderr[-2000:]
+    assert "a database of this home cannot be written: disk I/O error" in done.stderr
+    assert "Traceback" not in done.stderr

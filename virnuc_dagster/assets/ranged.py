@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+from dagster._core.execution.context.metadata_logging import AssetMetadataHandle, OutputMetadataAccumulator
 
 from virnuc_dagster.backends import Backend
 from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointStore, Payload
@@ -61,6 +62,7 @@ def run_shards(
     check_space(store, [stage], keys, context.log.warning)
     progress.start(stage.name, len(keys), _count_frames(store, keys))
     failed: dict[str, Exception] = {}
+    shown_at_end: dict[str, dict[str, Any]] = {}
     tally = Tally(stage.name, context.run.run_id, journal)
     for key, outcome in backend(stage, keys, store, progress, writer(context.run.run_id)):
         tally.add(key, outcome)
@@ -82,11 +84,26 @@ def run_shards(
         }
         if len(keys) > 1 and not outcome.reused:
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
-        context.add_asset_metadata(metadata, partition_key=key)
+        shown_at_end[key] = metadata
     context.log.info(tally.end())
     if failed:
         raise shards_failed(stage.name, len(keys), {key: failed[key] for key in keys if key in failed})
+    _show_at_end(context, shown_at_end)
     yield dg.Output(None)
+
+
+def _show_at_end(context: dg.AssetExecutionContext, metadata: dict[str, dict[str, Any]]) -> None:
+    """Metadata, by partition, for the materializations that the closing output logs.
+
+    What `context.add_asset_metadata` does, which reads every registered partition at each call and copies what was
+    added before: its cost for a run grows with shards of the run x shards of the home.
+    """
+    step = context.get_step_execution_context()
+    added: dict[Any, Any] = {
+        AssetMetadataHandle(asset_key=context.asset_key, partition_key=key): shown for key, shown in metadata.items()
+    }
+    before = step._metadata_accumulator.per_output_metadata
+    step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata={**before, **added})
 
 
 @dataclass

@@ -1,6 +1,11 @@
-"""What to do when a run fails for good: a line in the journal, and a message to a webhook if one is set."""
+"""What a person must hear of: runs that failed for good, and batches that wait too long for their report.
+
+Each is a line in the journal, and a message to a webhook if one is set. Dagster's freshness policies are not used: they
+look at an asset as a whole, so that one new report would hide a batch that is stuck.
+"""
 
 import json
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -10,6 +15,7 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from virnuc_dagster.automation.steps import BATCH_TAG, STEP_TAG, failure_reason
 from virnuc_dagster.journal import Journal
+from virnuc_dagster.ledger import Ledger, Waiting
 from virnuc_dagster.settings import Settings
 
 _TIMEOUT_SECONDS = 10
@@ -34,10 +40,50 @@ def failure_alert(settings: Settings, status: dg.DefaultSensorStatus) -> dg.Sens
             "step": run.tags.get(STEP_TAG, ""), "reason": failure_reason(context.instance, run),
         }  # fmt: skip
         Journal(folder=str(settings.logs)).write("run_failed", **facts)
-        if problem := post(settings.webhook.get_secret_value(), facts):
+        text = f"virnuc: {facts['job']} {facts['batch']} failed: {facts['reason']}"
+        if problem := post(settings.webhook.get_secret_value(), {"text": text, **facts}):
             context.log.warning(problem)
 
     return alert
+
+
+def late_alert(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """The sensor `late_alert`."""
+
+    @dg.sensor(
+        name="late_alert",
+        default_status=status,
+        minimum_interval_seconds=60,
+        description="Tells once of every file or batch that has waited too long for its report "
+        f"({settings.late_after_hours:g} hours, VIRNUC_LATE_AFTER_HOURS): stuck, failed or parked. In the journal "
+        "(logs/<day>.jsonl), and by an HTTP POST to the address in VIRNUC_WEBHOOK if there is one.",
+        tags={"virnuc/dataflow": "5-operations"},
+    )
+    def alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        now = time.time()
+        late = Ledger(settings.home).waiting(now - settings.late_after_hours * 3_600)
+        told = set(json.loads(context.cursor or "[]"))
+        marks = {f"{item.name} {item.since:.0f}": item for item in late}
+        for mark in marks.keys() - told:
+            facts = _late_facts(marks[mark], now)
+            Journal(folder=str(settings.logs)).write("late", **facts)
+            if problem := post(settings.webhook.get_secret_value(), facts):
+                context.log.warning(problem)
+        context.update_cursor(json.dumps(sorted(marks)))  # what is no longer late is forgotten
+        return dg.SkipReason(
+            f"{len(late):,} late: {', '.join(item.name for item in late[:5])}" if late else "none late"
+        )
+
+    return alert
+
+
+def _late_facts(item: Waiting, now: float) -> dict[str, Any]:
+    hours = round((now - item.since) / 3_600, 1)
+    why = f": {item.reason}" if item.reason else ""
+    return {
+        "text": f"virnuc: {item.name} has waited {hours:g} hours for its report ({item.state}){why}",
+        "name": item.name, "state": item.state, "hours": hours, "reason": item.reason,
+    }  # fmt: skip
 
 
 def post(webhook: str, facts: dict[str, Any]) -> str:
@@ -45,14 +91,13 @@ def post(webhook: str, facts: dict[str, Any]) -> str:
 
     Args:
         webhook: An http or https address; empty sends nothing.
-        facts: What to tell. `text` is added, which chat programs show.
+        facts: What to tell; chat programs show `text`.
     """
     if not webhook:
         return ""
     if not webhook.startswith(("https://", "http://")):
         return "the webhook is not an http or https address"
-    text = f"virnuc: {facts['job']} {facts['batch']} failed: {facts['reason']}"
-    body = json.dumps({"text": text, **facts}).encode()
+    body = json.dumps(facts).encode()
     request = urllib.request.Request(webhook, body, {"Content-Type": "application/json"})  # noqa: S310 - checked above
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):  # noqa: S310

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from virnuc_dagster.automation.alerts import failure_alert
+from virnuc_dagster.automation.alerts import failure_alert, late_alert
 from virnuc_dagster.automation.auditing import audit_job, audit_schedule, store_audit
 from virnuc_dagster.automation.backfill import scheduled_backfill
 from virnuc_dagster.automation.sensors import arrivals, progress
@@ -47,6 +47,7 @@ def build_automation(settings: Settings) -> Automation:
             arrivals(settings, sensor_status),
             progress(settings, sensor_status, [shards, batch]),
             failure_alert(settings, sensor_status),
+            late_alert(settings, sensor_status),
         ],
         schedules=[scheduled_backfill(settings, schedule_status), audit_schedule(settings, schedule_status)],
     )

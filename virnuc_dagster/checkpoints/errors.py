@@ -38,12 +38,22 @@ class CheckpointMissingError(CheckpointError):
     exit_code: ClassVar[int] = 1
     error_type: ClassVar[str] = "missing"
 
-    def __init__(self, path: object, reason: str = "no checkpoint was committed here") -> None:
-        super().__init__(path, reason, hint="materialize it first: `virnuc predict` computes whatever is missing")
+    def __init__(
+        self,
+        path: object,
+        reason: str = "no checkpoint was committed here",
+        *,
+        hint: str = "materialize it first: `virnuc predict` computes whatever is missing",
+    ) -> None:
+        super().__init__(path, reason, hint=hint)
 
 
 class StorageError(VirnucError):
     """The file system refused an operation (fields: `path`, `errno`)."""
+
+
+class ServiceAwayError(StorageError):
+    """An object store did not answer for as long as was waited (field: `path`). Nothing half-written counts."""
 
 
 class NoSpaceError(StorageError):

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from typing import Any
 
 import click
@@ -93,14 +94,20 @@ def _ray(settings: Settings) -> Finding:
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:
+    from virnuc_dagster.checkpoints import open_store, probe_store
     from virnuc_dagster.checkpoints.files import make_folder, temporary_file
     from virnuc_dagster.definitions import foreign_instance
 
+    place = settings.store
     try:
-        make_folder(settings.store)
-        with temporary_file(settings.store / "doctor", lambda file: file.write(b"x")):
-            yield Finding("store", f"{settings.store} is writable")
-        free = shutil.disk_usage(settings.store).free
+        if isinstance(place, str):
+            probe_store(open_store(place))
+            yield Finding("store", f"{place} is writable; its free space is not known")
+            place = settings.home
+        make_folder(place)
+        with temporary_file(place / "doctor", lambda file: file.write(b"x")):
+            yield Finding("store" if place == settings.store else "home", f"{place} is writable")
+        free = shutil.disk_usage(place).free
         enough = free >= _FREE_BYTES_MIN
         remedy = "" if enough else "free some space or choose another --home"
         yield Finding("free space", f"{free / 1e9:,.1f} GB", ok=enough, remedy=remedy)
@@ -109,6 +116,24 @@ def _storage(settings: Settings) -> Iterator[Finding]:
     if foreign := foreign_instance(settings):
         remedy = f"unset DAGSTER_HOME, or set it to {settings.dagster_home}"
         yield Finding("dagster instance", f"DAGSTER_HOME is {foreign}", ok=False, remedy=remedy)
+    yield _instance_file(settings)
+
+
+def _instance_file(settings: Settings) -> Finding:
+    """Whether a `dagster.yaml` that the user changed lacks what this version sets."""
+    from virnuc_dagster.instance import CONFIG_NAME, missing_settings
+
+    path = settings.dagster_home / CONFIG_NAME
+    try:
+        missing = missing_settings(settings)
+    except VirnucError as error:
+        return Finding(CONFIG_NAME, error.message, ok=False, remedy=error.hint)
+    if not missing:
+        return Finding(
+            CONFIG_NAME, "has every setting of this version" if path.exists() else "written at the first run"
+        )
+    remedy = f"copy them from {files('virnuc_dagster') / 'instance.yaml'}, or delete {path} to get a new one"
+    return Finding(CONFIG_NAME, f"was changed and lacks {', '.join(missing)}", ok=False, remedy=remedy)
 
 
 def _bundles(settings: Settings) -> Iterator[Finding]:

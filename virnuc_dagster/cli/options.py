@@ -12,6 +12,7 @@ from virnuc_dagster.errors import SettingsError, VirnucError
 _HOME = click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), help="Folder of all results [default: .virnuc]."
 )
+_STORE = click.option("--store", help="Checkpoint store: a folder or s3://bucket/prefix [default: in the home].")
 _COMPUTE = (
     click.option("--bundle", help="Model bundle: a packaged name or a folder [default: mini]."),
     click.option("--device", help="auto, cpu, cuda or cuda:N [default: auto]."),
@@ -28,8 +29,10 @@ def complete_batch(context: click.Context, _: click.Parameter, begin: str) -> li
     from virnuc_dagster.settings import Settings
 
     try:
-        folder = Settings.read(home=context.params.get("home")).store / "sequences"
-        return sorted(path.name for path in folder.iterdir() if path.name.startswith(begin))
+        store = Settings.read(home=context.params.get("home"), store=context.params.get("store")).store
+        if isinstance(store, str):
+            return []  # a key press should not wait for a network
+        return sorted(path.name for path in (store / "sequences").iterdir() if path.name.startswith(begin))
     except (VirnucError, OSError):
         return []
 
@@ -40,8 +43,8 @@ def batch_argument(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def home_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--home`."""
-    return _HOME(function)
+    """`--home` and `--store`."""
+    return _HOME(_STORE(function))
 
 
 def compute_options(function: Callable[..., Any]) -> Callable[..., Any]:

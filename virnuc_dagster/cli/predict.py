@@ -15,7 +15,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.checkpoints import open_store
 from virnuc_dagster.checkpoints.files import make_folder, rename, temporary_file, write_atomic
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.options import compute_options, home_option, refuse_unwritable
@@ -93,7 +93,7 @@ class PredictCall:
 
     def __init__(self, settings: Settings, console: Console, *, quiet: bool, level: str, force: bool) -> None:
         self.settings, self.console, self.quiet, self.level, self.force = settings, console, quiet, level, force
-        self.store = LocalStore(settings.store)
+        self.store = open_store(settings.store)
 
     @contextmanager
     def workers_kept(self) -> Iterator[None]:
@@ -140,7 +140,7 @@ class PredictCall:
             progress.note(f"{shown}: {record.rows:,} sequences, batch {batch}")
             if self.force:
                 for key in set_aside_damaged(self.store, batch):
-                    progress.note(f"{key} is damaged: set aside in {self.settings.store / '.quarantine'}")
+                    progress.note(f"{key} is damaged: set aside in {self.settings.store}/.quarantine")
             done = self._run(batch, bundle, progress)
         folder = output / batch if nested else output
         self._copy_results(batch, folder)

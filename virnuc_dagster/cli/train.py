@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.checkpoints import open_store
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.options import home_option, refuse_unwritable
 from virnuc_dagster.cli.signals import interruptible
@@ -105,7 +105,7 @@ def _embedded(settings: Settings, fasta: Path, bundle: "Bundle", name: str, prog
     from virnuc_dagster.stages.shards import DNABERT_S, ESM2, ComputeOptions, EmbeddingStage
 
     open_home(settings.home)
-    store = LocalStore(settings.store)
+    store = open_store(settings.store)
     batch, _ = add_sequences(
         store, fasta, fasta.name, window_length=bundle.spec.window_length, shard_size=settings.shard_size
     )

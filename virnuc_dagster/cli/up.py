@@ -12,7 +12,7 @@ import click
 from virnuc_dagster.cli.options import home_option
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.report_server import ADDRESS_VARIABLE
-from virnuc_dagster.settings import HOME_VARIABLE, Settings
+from virnuc_dagster.settings import HOME_VARIABLE, STORE_VARIABLE, Settings
 
 MODULE = "virnuc_dagster.definitions"
 #: A tick of a sensor or schedule may take this long; a large survey needs more than Dagster's 60 seconds.
@@ -46,6 +46,8 @@ def up(port: int, host: str, **flags: Any) -> int:
         HOME_VARIABLE: str(settings.home),
         ADDRESS_VARIABLE: f"http://{host}:{reports_port}",
     }
+    if settings.store_at:
+        os.environ[STORE_VARIABLE] = settings.store_at
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     for kind in ("SENSOR", "SCHEDULE"):
         os.environ.setdefault(f"DAGSTER_{kind}_GRPC_TIMEOUT_SECONDS", _TICK_SECONDS)

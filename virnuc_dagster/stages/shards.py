@@ -49,6 +49,10 @@ def unwanted(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Diffe
     return differences(stored, wanted)
 
 
+_NO_EMBEDDING = "there is none: it failed, or was not computed yet"
+_WHY_NO_EMBEDDING = "its own error says why it failed; if there is none, materialize it first"
+
+
 class StaleError(VirnucError):
     """An upstream result is not the one this computation needs (fields: `stage`, `shard`)."""
 
@@ -224,7 +228,9 @@ class PredictionStage:
         """
         contents = {}
         for stage in self.inputs:
-            record = _record(self.store, stage.name, shard)
+            record = self.store.record(shard_checkpoint(stage.name, shard))
+            if record is None:
+                raise CheckpointMissingError(f"{stage.name} of {shard}", _NO_EMBEDDING, hint=_WHY_NO_EMBEDDING)
             if stale := unwanted(record.provenance, stage.wanted(shard)):
                 raise StaleError(
                     f"{stage.name} of {shard} is stale: {'; '.join(map(str, stale))}",
