@@ -14,12 +14,6 @@ def database_refusal(error: BaseException | None) -> sqlite3.OperationalError | 
     return next((cause for cause in causes(error) if isinstance(cause, sqlite3.OperationalError)), None)
 
 
-def postgres_refusal(error: BaseException | None) -> str:
-    """What Postgres, or the way to it, said, wherever in the chain of causes it is; empty if that was not the cause."""
-    said = [cause for cause in causes(error) if type(cause).__module__.startswith(("psycopg2", "dagster_postgres"))]
-    return " ".join(str(said[-1]).split()) if said else ""  # the innermost says most
-
-
 def is_out_of_space(refused: sqlite3.OperationalError) -> bool:
     """Whether the disk is full, or a file has reached this process's limit of file size (`ulimit -f`).
 

@@ -25,8 +25,18 @@ class VirnucError(Exception):
         self.hint = hint
         self.fields = fields
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes as they are, whatever arguments their class takes."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+
+def _restored(kind: type[VirnucError], arguments: tuple[Any, ...], state: dict[str, Any]) -> VirnucError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

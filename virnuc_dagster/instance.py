@@ -15,8 +15,8 @@ from dagster._core.instance.ref import InstanceRef
 from sqlalchemy.exc import DatabaseError
 
 from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
-from virnuc_dagster.database import database_refusal, is_out_of_space, postgres_refusal
-from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.database import database_refusal, is_out_of_space
+from virnuc_dagster.errors import VirnucError, causes
 from virnuc_dagster.home import open_home
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.writer import process_is_gone
@@ -51,9 +51,11 @@ def prepare_instance(settings: Settings) -> None:
     make_folder(settings.dagster_home)
     make_folder(settings.inbox)
     config = settings.dagster_home / CONFIG_NAME
-    if not config.exists() or hashlib.sha256(config.read_bytes()).hexdigest() in SHIPPED[:-1]:
-        write_atomic(config, postgres_config() if settings.instance == "postgres" else shipped_config())
-    on_postgres = _is_on_postgres(config)
+    if not config.exists():
+        write_atomic(config, shipped_config(settings.instance))
+    elif hashlib.sha256(config.read_bytes()).hexdigest() in SHIPPED[:-1]:
+        write_atomic(config, shipped_config())
+    on_postgres = "postgres" in ((yaml.safe_load(config.read_bytes()) or {}).get("storage") or {})
     if settings.instance == "postgres" and not on_postgres:
         raise InstanceError(
             f"{config} is not of an instance on Postgres, which the setting `instance` asks for",
@@ -63,9 +65,19 @@ def prepare_instance(settings: Settings) -> None:
         _check_postgres(config)
 
 
-def shipped_config() -> bytes:
-    """The `dagster.yaml` of a new home."""
-    return files("virnuc_dagster").joinpath("instance.yaml").read_bytes()
+def _check_postgres(config: Path) -> None:
+    """Say what is missing before Dagster says it in its own words."""
+    if importlib.util.find_spec("dagster_postgres") is None:
+        raise InstanceError(f"{config} is of an instance on Postgres", hint="pip install 'virnuc-dagster[postgres]'")
+    wanted = sorted(set(re.findall(r"env:\s*(\w+)", config.read_text())))
+    if absent := [name for name in wanted if name not in os.environ]:
+        raise InstanceError(f"not set: {', '.join(absent)}", hint=f"{config} takes them from the environment")
+
+
+def shipped_config(instance: str = "sqlite") -> bytes:
+    """The `dagster.yaml` of a new home: `sqlite`, or `postgres`."""
+    names = ("instance.postgres.yaml", "instance.yaml") if instance == "postgres" else ("instance.yaml",)
+    return b"".join(files("virnuc_dagster").joinpath(name).read_bytes() for name in names)
 
 
 def postgres_config() -> bytes:
@@ -108,7 +120,7 @@ def missing_settings(settings: Settings) -> list[str]:
         raise InstanceError(
             f"{config} is not YAML: {error}", hint="correct it, or delete it to get a new one"
         ) from error
-    wanted = yaml.safe_load(shipped_config())
+    wanted = yaml.safe_load(shipped_config(settings.instance))
     if "storage" in found:  # a database of the user's own
         wanted.pop("instance_class")
     return list(_absent(wanted, found, ""))
@@ -143,20 +155,31 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
                 instance.get_runs(limit=1)
                 instance.event_log_storage.get_dynamic_partitions("batches")
             except Exception as error:
-                if said := postgres_refusal(error):
-                    raise InstanceError(
-                        f"Postgres cannot be used: {said}",
-                        hint="start it, and check the DAGSTER_POSTGRES_* variables; results are in the store",
-                    ) from error
-                if not isinstance(error, DatabaseError):
-                    raise
-                if (refused := database_refusal(error)) and is_out_of_space(refused):
-                    raise  # the command line says so
-                raise InstanceError(
-                    f"the Dagster databases in {settings.dagster_home} cannot be opened: {error.orig}",
-                    hint="move that folder aside and run again: results are in the store, only the run history is lost",
-                ) from error
+                if refused := _refused(settings, error):
+                    raise refused from error
+                raise
         yield instance
+
+
+def _refused(settings: Settings, error: Exception) -> InstanceError | None:
+    """What a database said, in our words; None for another error, or a full disk, of which the command line tells."""
+    if postgres_error(error):
+        return InstanceError(
+            f"Postgres cannot be used: {postgres_error(error)}",
+            hint="start it, and check the DAGSTER_POSTGRES_* variables; results are in the store, nothing is lost",
+        )
+    if not isinstance(error, DatabaseError) or ((said := database_refusal(error)) and is_out_of_space(said)):
+        return None
+    return InstanceError(
+        f"the Dagster databases in {settings.dagster_home} cannot be opened: {error.orig}",
+        hint="move that folder aside and run again: results are in the store, only the run history is lost",
+    )
+
+
+def postgres_error(error: BaseException | None) -> str:
+    """What Postgres, or the way to it, said, wherever in the chain of causes it is; empty if nothing."""
+    said = [cause for cause in causes(error) if type(cause).__module__.startswith(("psycopg2", "dagster_postgres"))]
+    return " ".join(str(said[-1]).split()) if said else ""  # the innermost says most
 
 
 def clear_dead_runs(instance: dg.DagsterInstance, note: Callable[[str], None]) -> None:

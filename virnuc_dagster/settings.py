@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         shard_size: Frames a shard, 1 to 1,000,000.
         token_budget: Tokens an encoder is fed at once.
         threads: CPU threads of torch; 0 is one a physical core that the process may use.
+        backend: Where shards are computed: `local` (in the run's process) or `ray` (by workers on a Ray cluster).
+        workers: Workers of backend `ray`; 0 is as many as the cluster has room for.
+        ray_address: Of a running Ray cluster; if empty, `RAY_ADDRESS` or else a cluster started for the run.
         shards_per_run: Shards that one run takes, with the models loaded once.
         automation: Whether the sensors and schedules are on until someone turns them off in the UI.
         inbox_settle_seconds: A file in the inbox is taken in once it has not changed for this long.
@@ -59,6 +62,9 @@ class Settings(BaseSettings):
     shard_size: int = Field(10_000, ge=1, le=1_000_000)
     token_budget: int = Field(8_192, ge=16)
     threads: int = Field(0, ge=0, le=1024)
+    backend: Literal["local", "ray"] = "local"
+    workers: int = Field(0, ge=0, le=100_000)
+    ray_address: str = ""
     shards_per_run: int = Field(1_000, ge=1)
     automation: bool = True
     inbox_settle_seconds: float = Field(10, ge=0, le=86_400)

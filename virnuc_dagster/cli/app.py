@@ -24,7 +24,7 @@ from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
 from virnuc_dagster.cli.train import train
 from virnuc_dagster.cli.up import up
-from virnuc_dagster.database import database_refusal, is_out_of_space, postgres_refusal
+from virnuc_dagster.database import database_refusal, is_out_of_space
 from virnuc_dagster.errors import VirnucError
 
 _EXAMPLES = """\b
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}\n  -> {hint}", file=stderr)
         return NoSpaceError.exit_code if no_space else 1
     except Exception as error:
-        if said := postgres_refusal(error):
+        if said := _postgres_error(error):
             if wanted["traceback"]:
                 traceback.print_exception(error, file=stderr)
             hint = "what is committed is kept: once Postgres answers, run the same command to go on"
@@ -109,6 +109,15 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
         print(f"error: a database of this home cannot be written: {refused}\n  -> {hint}", file=stderr)
         return NoSpaceError.exit_code if is_out_of_space(refused) else 1
     return int(code or 0)
+
+
+def _postgres_error(error: BaseException) -> str:
+    """What Postgres said; asked only where Postgres is in use."""
+    if "psycopg2" not in sys.modules:
+        return ""
+    from virnuc_dagster.instance import postgres_error
+
+    return postgres_error(error)
 
 
 def run() -> None:

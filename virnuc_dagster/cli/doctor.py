@@ -72,10 +72,25 @@ def _devices(settings: Settings) -> Iterator[Finding]:
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         yield Finding(f"cuda:{index}", f"{facts.name}, {facts.total_memory / 2**30:.1f} GiB")
+    if settings.backend == "ray":
+        yield _ray(settings)
+        return
     try:
         yield Finding("device in use", f"{resolve_device(settings.device)} (setting: {settings.device})")
     except VirnucError as error:
         yield Finding("device in use", error.message, ok=False, remedy=error.hint)
+
+
+def _ray(settings: Settings) -> Finding:
+    """Whether Ray is there; the devices are those of its cluster, which is not asked."""
+    from virnuc_dagster.backends import require_backend
+
+    try:
+        require_backend("ray")
+    except VirnucError as error:
+        return Finding("backend ray", error.message, ok=False, remedy=error.hint)
+    address = settings.ray_address or os.environ.get("RAY_ADDRESS") or "a cluster of its own for each run"
+    return Finding("backend ray", f"{version('ray')}, {address}")
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:

@@ -18,6 +18,8 @@ _COMPUTE = (
     click.option("--device", help="auto, cpu, cuda or cuda:N [default: auto]."),
     click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: float32]"),
     click.option("--threads", type=int, help="CPU threads [default: 0, one a physical core]."),
+    click.option("--backend", type=click.Choice(["local", "ray"]), help="Where shards are computed [default: local]."),
+    click.option("--workers", type=int, help="Workers of --backend ray [default: 0, as many as fit]."),
     click.option("--token-budget", type=int, help="Tokens an encoder is fed at once; less needs less memory."),
 )
 
@@ -46,7 +48,7 @@ def home_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compute_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--bundle`, `--device`, `--precision`, `--threads`, `--token-budget`."""
+    """`--bundle`, `--device`, `--precision`, `--threads`, `--backend`, `--workers`, `--token-budget`."""
     for option in reversed(_COMPUTE):
         function = option(function)
     return function
