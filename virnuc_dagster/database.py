@@ -1,4 +1,4 @@
-"""What the database of Dagster's events says when it cannot go on, SQLite or Postgres: found in a chain of errors."""
+"""What SQLite, which keeps Dagster's events, says when a disk refuses: found in a chain of errors, and told apart."""
 
 import resource
 import sqlite3

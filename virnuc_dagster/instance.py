@@ -80,29 +80,6 @@ def shipped_config(instance: str = "sqlite") -> bytes:
     return b"".join(files("virnuc_dagster").joinpath(name).read_bytes() for name in names)
 
 
-def postgres_config() -> bytes:
-    """The `dagster.yaml` of a new home whose runs and events are in Postgres: what follows the storage is the same."""
-    storage = files("virnuc_dagster").joinpath("instance.postgres.yaml").read_text()
-    rest = shipped_config().decode().partition("\n")[2]
-    return (storage + re.sub(r"(?m)^instance_class:\n(?: .*\n)+", "", rest)).encode()
-
-
-def _is_on_postgres(config: Path) -> bool:
-    try:
-        return "postgres" in yaml.safe_load(config.read_bytes())["storage"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        return False
-
-
-def _check_postgres(config: Path) -> None:
-    """Say what is missing before Dagster says it in its own words."""
-    if importlib.util.find_spec("dagster_postgres") is None:
-        raise InstanceError(f"{config} is of an instance on Postgres", hint="pip install 'virnuc-dagster[postgres]'")
-    wanted = sorted(set(re.findall(r"env:\s*(\w+)", config.read_text())))
-    if absent := [name for name in wanted if name not in os.environ]:
-        raise InstanceError(f"not set: {', '.join(absent)}", hint=f"{config} takes them from the environment")
-
-
 def missing_settings(settings: Settings) -> list[str]:
     """What this version sets in a home's `dagster.yaml` and a changed file lacks, by dotted name; [] without a file.
 

@@ -155,6 +155,7 @@ def test_a_long_outage_is_a_named_error_and_what_was_there_stays(way, monkeypatc
 class _Refusing(http.server.BaseHTTPRequestHandler):
     """Answers everything with one status."""
 
+    protocol_version = "HTTP/1.1"
     status, code = 403, "AccessDenied"
 
     def _answer(self) -> None:
