@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from virnuc_dagster.errors import SettingsError
+from virnuc_dagster.instance import shipped_config
 from virnuc_dagster.kubernetes import CONFIG_TAG, GPU_RESOURCE, run_tags
 from virnuc_dagster.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-PACKAGE = Path(__file__).parents[2] / "virnuc_dagster"
 
 
 def read(path: Path) -> dict:
@@ -19,8 +19,9 @@ def read(path: Path) -> dict:
 
 
 def test_the_postgres_instance_is_the_one_that_virnuc_writes():
-    written = read(PACKAGE / "instance.postgres.yaml") | read(PACKAGE / "instance.yaml")
+    written, sqlite = yaml.safe_load(shipped_config("postgres")), yaml.safe_load(shipped_config())
     assert read(DEPLOY / "dagster.postgres.yaml") == written
+    assert written.keys() - {"storage"} == sqlite.keys() - {"instance_class"}
 
 
 def test_compose_starts_each_part_once_on_loopback_and_holds_no_secret():
