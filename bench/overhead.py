@@ -38,9 +38,9 @@ PAGE = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... 
     materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions } } } } }"""
 
 
-def tiny_batch(folder: Path, shards: int) -> Path:
+def tiny_batch(folder: Path, shards: int, seed: int = 0) -> Path:
     """FASTA with about one shard of two frames a sequence and strand."""
-    draw = random.Random(0)
+    draw = random.Random(seed)
     codons = ("GCT", "GCC", "GAC", "GAA", "CTG", "ATC", "GTC", "CGC", "GGC", "ACC")
     path = folder / "tiny.fasta"
     path.write_text(

@@ -3,17 +3,15 @@
 import resource
 import sqlite3
 
+from virnuc_dagster.errors import causes
+
 #: A write, or the making of the shared index of a WAL, was refused. SQLite does not hand on which error it was.
 _REFUSED = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 def database_refusal(error: BaseException | None) -> sqlite3.OperationalError | None:
     """What a disk answered to a database, wherever in the chain of causes it is; None if that was not the cause."""
-    while error:
-        if isinstance(error, sqlite3.OperationalError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    return next((cause for cause in causes(error) if isinstance(cause, sqlite3.OperationalError)), None)
 
 
 def is_out_of_space(refused: sqlite3.OperationalError) -> bool:

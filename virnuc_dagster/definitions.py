@@ -17,7 +17,7 @@ from virnuc_dagster.automation import build_automation
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.resources import Compute
+from virnuc_dagster.resources import Backends, Compute
 from virnuc_dagster.settings import Settings
 
 
@@ -28,7 +28,8 @@ def build_definitions(
 
     Args:
         settings: Where things live; from the environment if None.
-        resources: Replace or add resources by name (`checkpoints`, `compute`, `reports`, `progress`, `journal`).
+        resources: Replace or add resources by name (`checkpoints`, `compute`, `backends`, `reports`, `progress`,
+            `journal`).
     """
     settings = settings or Settings.read()
     defaults: dict[str, Any] = {
@@ -39,7 +40,10 @@ def build_definitions(
             precision=settings.precision,
             token_budget=settings.token_budget,
             threads=settings.threads,
+            backend=settings.backend,
+            workers=settings.workers,
         ),
+        "backends": Backends(ray_address=settings.ray_address),
         "reports": ReportFolder(root=str(settings.reports)),
         "progress": Progress(),
         "journal": Journal(folder=str(settings.logs)),

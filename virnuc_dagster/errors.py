@@ -4,6 +4,7 @@ Every error of the package derives from `VirnucError`. Bugs stay ordinary except
 nothing from the package, so that every part may use it.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 
@@ -24,8 +25,27 @@ class VirnucError(Exception):
         self.hint = hint
         self.fields = fields
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes as they are, whatever arguments their class takes."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+
+def _restored(kind: type[VirnucError], arguments: tuple[Any, ...], state: dict[str, Any]) -> VirnucError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it, each once: a chain of causes may run in a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class SettingsError(VirnucError):

@@ -1,9 +1,13 @@
 """The Dagster instance of a home folder: opening it, and clearing away runs whose process is dead."""
 
 import hashlib
+import importlib.util
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.resources import files
+from pathlib import Path
 
 import dagster as dg
 import yaml
@@ -12,7 +16,7 @@ from sqlalchemy.exc import DatabaseError
 
 from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
 from virnuc_dagster.database import database_refusal, is_out_of_space
-from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.errors import VirnucError, causes
 from virnuc_dagster.home import open_home
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.writer import process_is_gone
@@ -47,13 +51,33 @@ def prepare_instance(settings: Settings) -> None:
     make_folder(settings.dagster_home)
     make_folder(settings.inbox)
     config = settings.dagster_home / CONFIG_NAME
-    if not config.exists() or hashlib.sha256(config.read_bytes()).hexdigest() in SHIPPED[:-1]:
+    if not config.exists():
+        write_atomic(config, shipped_config(settings.instance))
+    elif hashlib.sha256(config.read_bytes()).hexdigest() in SHIPPED[:-1]:
         write_atomic(config, shipped_config())
+    on_postgres = "postgres" in ((yaml.safe_load(config.read_bytes()) or {}).get("storage") or {})
+    if settings.instance == "postgres" and not on_postgres:
+        raise InstanceError(
+            f"{config} is not of an instance on Postgres, which the setting `instance` asks for",
+            hint="choose another --home, or move that file aside: results are in the store, only run history is lost",
+        )
+    if on_postgres:
+        _check_postgres(config)
 
 
-def shipped_config() -> bytes:
-    """The `dagster.yaml` of a new home."""
-    return files("virnuc_dagster").joinpath("instance.yaml").read_bytes()
+def _check_postgres(config: Path) -> None:
+    """Say what is missing before Dagster says it in its own words."""
+    if importlib.util.find_spec("dagster_postgres") is None:
+        raise InstanceError(f"{config} is of an instance on Postgres", hint="pip install 'virnuc-dagster[postgres]'")
+    wanted = sorted(set(re.findall(r"env:\s*(\w+)", config.read_text())))
+    if absent := [name for name in wanted if name not in os.environ]:
+        raise InstanceError(f"not set: {', '.join(absent)}", hint=f"{config} takes them from the environment")
+
+
+def shipped_config(instance: str = "sqlite") -> bytes:
+    """The `dagster.yaml` of a new home: `sqlite`, or `postgres`."""
+    names = ("instance.postgres.yaml", "instance.yaml") if instance == "postgres" else ("instance.yaml",)
+    return b"".join(files("virnuc_dagster").joinpath(name).read_bytes() for name in names)
 
 
 def missing_settings(settings: Settings) -> list[str]:
@@ -73,7 +97,7 @@ def missing_settings(settings: Settings) -> list[str]:
         raise InstanceError(
             f"{config} is not YAML: {error}", hint="correct it, or delete it to get a new one"
         ) from error
-    wanted = yaml.safe_load(shipped_config())
+    wanted = yaml.safe_load(shipped_config(settings.instance))
     if "storage" in found:  # a database of the user's own
         wanted.pop("instance_class")
     return list(_absent(wanted, found, ""))
@@ -107,14 +131,32 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
                 instance = stack.enter_context(dg.DagsterInstance.from_ref(reference))
                 instance.get_runs(limit=1)
                 instance.event_log_storage.get_dynamic_partitions("batches")
-            except DatabaseError as error:
-                if (refused := database_refusal(error)) and is_out_of_space(refused):
-                    raise  # the command line says so
-                raise InstanceError(
-                    f"the Dagster databases in {settings.dagster_home} cannot be opened: {error.orig}",
-                    hint="move that folder aside and run again: results are in the store, only the run history is lost",
-                ) from error
+            except Exception as error:
+                if refused := _refused(settings, error):
+                    raise refused from error
+                raise
         yield instance
+
+
+def _refused(settings: Settings, error: Exception) -> InstanceError | None:
+    """What a database said, in our words; None for another error, or a full disk, of which the command line tells."""
+    if postgres_error(error):
+        return InstanceError(
+            f"Postgres cannot be used: {postgres_error(error)}",
+            hint="start it, and check the DAGSTER_POSTGRES_* variables; results are in the store, nothing is lost",
+        )
+    if not isinstance(error, DatabaseError) or ((said := database_refusal(error)) and is_out_of_space(said)):
+        return None
+    return InstanceError(
+        f"the Dagster databases in {settings.dagster_home} cannot be opened: {error.orig}",
+        hint="move that folder aside and run again: results are in the store, only the run history is lost",
+    )
+
+
+def postgres_error(error: BaseException | None) -> str:
+    """What Postgres, or the way to it, said, wherever in the chain of causes it is; empty if nothing."""
+    said = [cause for cause in causes(error) if type(cause).__module__.startswith(("psycopg2", "dagster_postgres"))]
+    return " ".join(str(said[-1]).split()) if said else ""  # the innermost says most
 
 
 def clear_dead_runs(instance: dg.DagsterInstance, note: Callable[[str], None]) -> None:

@@ -52,16 +52,17 @@ class CheckpointIOManager(dg.ConfigurableIOManager):
         """
         stage = context.asset_key.path[-1]
         keys = [_key(stage, partition) for partition in context.asset_partition_keys]
+        store = self.store
         if obj is None:
             for key in keys:
-                if self.store.record(key) is None:
+                if store.record(key) is None:
                     raise CheckpointMissingError(key)
             return
         if len(keys) != 1:
             raise ValueError(f"one payload for {len(keys)} partitions of {stage}; commit them one by one instead")
         definition = context.output_metadata or {}
         provenance = definition["provenance"].value if "provenance" in definition else {}
-        record = self.store.save(keys[0], obj, dict(provenance), writer(context.run_id))
+        record = store.save(keys[0], obj, dict(provenance), writer(context.run_id))
         context.add_output_metadata(record_metadata(record))
 
     def load_input(self, context: dg.InputContext) -> Payload | dict[str, Payload]:
@@ -76,10 +77,10 @@ class CheckpointIOManager(dg.ConfigurableIOManager):
         stage = context.asset_key.path[-1]
         partitions = list(context.asset_partition_keys)
         skip_missing = bool((context.definition_metadata or {}).get("allow_missing_partitions"))
-        payloads = {}
+        store, payloads = self.store, {}
         for partition in partitions:
             try:
-                payloads[partition] = self.store.load(_key(stage, partition), self.level)
+                payloads[partition] = store.load(_key(stage, partition), self.level)
             except CheckpointMissingError:
                 if not skip_missing:
                     raise

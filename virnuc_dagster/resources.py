@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
+from virnuc_dagster.backends import Backend, local, require_backend
+from virnuc_dagster.backends.ray_pool import RayPool, give_back, take_pool
 from virnuc_dagster.checkpoints import Level
 from virnuc_dagster.embedding.device import PRECISIONS
 from virnuc_dagster.errors import SettingsError
@@ -20,7 +22,8 @@ from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.shards import ComputeOptions
 
 #: Run tags that set a field for one run, so that a backfill from the UI can choose its device too.
-TAGS = {f"virnuc/{name}": name for name in ("bundle", "device", "precision", "token_budget", "threads")}
+_FIELDS = ("bundle", "device", "precision", "token_budget", "threads", "backend", "workers")
+TAGS = {f"virnuc/{name}": name for name in _FIELDS}
 #: `virnuc/gpu=1` means device `cuda:1`, and the queue starts no second run with the same number.
 GPU_TAG = "virnuc/gpu"
 
@@ -32,7 +35,9 @@ class Compute(dg.ConfigurableResource):
     device: str = Field(default="auto", description="`auto` (first GPU, else CPU), `cpu`, `cuda` or `cuda:N`.")
     precision: str = Field(default="float32", description="`float32`, `bfloat16` or `float16`.")
     token_budget: int = Field(default=8_192, description="Tokens an encoder is fed at once; less needs less memory.")
-    threads: int = Field(default=0, description="CPU threads; 0 is one a physical core.")
+    threads: int = Field(default=0, description="CPU threads (of each worker); 0 is one a physical core.")
+    backend: str = Field(default="local", description="`local` (this process) or `ray` (workers on a Ray cluster).")
+    workers: int = Field(default=0, description="Workers of backend `ray`; 0 is as many as the cluster has room for.")
 
     def open_bundle(self) -> Bundle:
         """The bundle's description; no weights are loaded yet."""
@@ -43,7 +48,7 @@ class Compute(dg.ConfigurableResource):
 
         Args:
             tags: Of the run: `virnuc/device`, `virnuc/precision`, `virnuc/token_budget`, `virnuc/threads`,
-                `virnuc/bundle`, `virnuc/gpu`.
+                `virnuc/bundle`, `virnuc/backend`, `virnuc/workers`, `virnuc/gpu`.
 
         Raises:
             SettingsError: A value cannot work, two contradict each other, or this machine has no such device. Nothing
@@ -63,8 +68,12 @@ class Compute(dg.ConfigurableResource):
                 f"this run cannot compute with {problems}",
                 hint="correct the resource `compute` in the launchpad, or the run tag of that name (virnuc/...)",
             ) from error
-        values |= {name: getattr(checked, name) for name in ("token_budget", "threads")}
-        values["device"] = str(resolve_device(values["device"]))
+        values |= {name: getattr(checked, name) for name in ("token_budget", "threads", "workers")}
+        if checked.backend == "local":
+            values["device"] = str(resolve_device(values["device"]))
+        else:
+            require_backend(checked.backend)
+            values["device"] = _device_of_workers(checked.device, tags)
         return Compute(**values)
 
     def options(self, level: Level) -> ComputeOptions:
@@ -77,9 +86,47 @@ class Compute(dg.ConfigurableResource):
             raise SettingsError(f"unknown precision {self.precision!r}", hint=f"use one of {', '.join(PRECISIONS)}")
         return ComputeOptions(self.device, self.precision, self.token_budget, level, self.threads)
 
+    @property
+    def held_device(self) -> str:
+        """The device that the run's own process computes on; empty if workers compute, whose devices Ray gives out."""
+        return self.device if self.backend == "local" else ""
+
     def facts(self) -> dict[str, Any]:
         """Metadata of a shard: what it was computed with."""
         return {"bundle": self.open_bundle().name, "precision": self.precision, "device": self.device}
+
+
+def _device_of_workers(device: str, tags: Mapping[str, str]) -> str:
+    """`auto`, `cpu` or `cuda`: which GPU a worker gets is Ray's to say; `virnuc/gpu` then only orders the queue."""
+    if ":" not in device or GPU_TAG in tags:
+        return device.partition(":")[0]
+    raise SettingsError(
+        f"device {device!r} and backend `ray` contradict each other: Ray gives each worker a GPU",
+        hint="use device `cuda`; to keep a GPU out of the cluster, set CUDA_VISIBLE_DEVICES before `ray start`",
+    )
+
+
+class Backends(dg.ConfigurableResource):
+    """Computes the shards of a run where its `compute.backend` says; workers live as long as the run."""
+
+    ray_address: str = Field(
+        default="", description="Of a running Ray cluster; empty: RAY_ADDRESS, or a cluster started for the run."
+    )
+    _pool: RayPool | None = PrivateAttr(None)
+
+    def choose(self, compute: Compute, options: ComputeOptions) -> Backend:
+        """The backend of this run; a pool of workers is kept for all of its steps."""
+        if compute.backend == "local":
+            return local
+        if self._pool is None:
+            self._pool = take_pool(self.ray_address, options, compute.workers)
+        return self._pool
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """The run is over."""
+        if self._pool is not None:
+            give_back(self._pool)
+            self._pool = None
 
 
 def _device_of_tag(gpu: str, device: str) -> str:

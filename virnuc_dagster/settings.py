@@ -6,15 +6,17 @@ setting: it belongs to the model bundle, whose head was trained for it.
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from virnuc_dagster.embedding.device import Precision
 from virnuc_dagster.errors import SettingsError
 
 HOME_VARIABLE = "VIRNUC_HOME"
+STORE_VARIABLE = "VIRNUC_STORE"
 DEFAULT_HOME = Path(".virnuc")
 
 
@@ -23,12 +25,19 @@ class Settings(BaseSettings):
 
     Attributes:
         home: Folder that holds everything below.
+        store_at: Where the checkpoint store is, if not in the home: a folder or `s3://bucket/prefix`. As a setting it
+            is called `store`.
+        instance: Where a new home's Dagster instance keeps runs and events: `sqlite` (files in the home) or `postgres`
+            (`DAGSTER_POSTGRES_*` say which). A home's own `dagster/dagster.yaml` stays as it is.
         bundle: Model bundle: a packaged name or a folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: Number format of the encoders' matrix products.
         shard_size: Frames a shard, 1 to 1,000,000.
         token_budget: Tokens an encoder is fed at once.
         threads: CPU threads of torch; 0 is one a physical core that the process may use.
+        backend: Where shards are computed: `local` (in the run's process) or `ray` (by workers on a Ray cluster).
+        workers: Workers of backend `ray`; 0 is as many as the cluster has room for.
+        ray_address: Of a running Ray cluster; if empty, `RAY_ADDRESS` or else a cluster started for the run.
         shards_per_run: Shards that one run takes, with the models loaded once.
         automation: Whether the sensors and schedules are on until someone turns them off in the UI.
         inbox_settle_seconds: A file in the inbox is taken in once it has not changed for this long.
@@ -42,15 +51,20 @@ class Settings(BaseSettings):
         webhook: Address that a message of each failed run and each late batch is posted to; empty for none.
     """
 
-    model_config = SettingsConfigDict(env_prefix="VIRNUC_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="VIRNUC_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     home: Path = DEFAULT_HOME
+    instance: Literal["sqlite", "postgres"] = "sqlite"
+    store_at: str = Field("", validation_alias=AliasChoices("store", STORE_VARIABLE))
     bundle: str = "mini"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Precision = "float32"
     shard_size: int = Field(10_000, ge=1, le=1_000_000)
     token_budget: int = Field(8_192, ge=16)
     threads: int = Field(0, ge=0, le=1024)
+    backend: Literal["local", "ray"] = "local"
+    workers: int = Field(0, ge=0, le=100_000)
+    ray_address: str = ""
     shards_per_run: int = Field(1_000, ge=1)
     automation: bool = True
     inbox_settle_seconds: float = Field(10, ge=0, le=86_400)
@@ -74,6 +88,20 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("store_at")
+    @classmethod
+    def _no_credentials(cls, store: str) -> str:
+        if "://" not in store:
+            return store
+        parts = urlsplit(store)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "credentials and options do not belong in a URL, which ends up in logs; set AWS_* variables"
+            )
+        if not parts.netloc:
+            raise ValueError("names no bucket; write s3://bucket/prefix")
+        return store
 
     @classmethod
     def settings_customise_sources(
@@ -105,9 +133,11 @@ class Settings(BaseSettings):
             ) from error
 
     @property
-    def store(self) -> Path:
-        """Folder of the checkpoint store."""
-        return self.home / "store"
+    def store(self) -> Path | str:
+        """The checkpoint store: a folder, or the URL of an object store."""
+        if "://" in self.store_at:
+            return self.store_at.rstrip("/")
+        return Path(self.store_at).expanduser().absolute() if self.store_at else self.home / "store"
 
     @property
     def inbox(self) -> Path:

@@ -6,23 +6,17 @@ They are apart so that the web server or the daemon can end, or be restarted, wi
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from virnuc_dagster.errors import VirnucError
 
 _PR_SET_PDEATHSIG = 1
-
-
-class AlreadyRunningError(VirnucError):
-    """Another process keeps this home's services running."""
 
 
 class ServiceError(VirnucError):
@@ -135,28 +129,3 @@ def _revive(service: Service, note: Callable[[str], None], restarts_max: int) ->
         )
     note(f"the {service.name} ended with code {code}; starting it again")
     service.start()
-
-
-@contextmanager
-def only_one(path: Path, about: str) -> Iterator[None]:
-    """Hold a lock file that names its holder; the kernel gives it back when the process dies.
-
-    Args:
-        path: The file.
-        about: What to say of this process to another that wants the lock.
-
-    Raises:
-        AlreadyRunningError: Another process has it.
-    """
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise AlreadyRunningError(
-                f"already running: {file.read().strip()}", hint="open that address, or stop it first (Ctrl-C there)"
-            ) from error
-        file.truncate(0)
-        file.write(about + "\n")
-        file.flush()
-        yield

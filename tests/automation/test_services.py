@@ -21,7 +21,8 @@ from virnuc_dagster.automation.alerts import post
 from virnuc_dagster.cli import main
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import Fingerprint, Ledger
-from virnuc_dagster.supervisor import AlreadyRunningError, Service, ServiceError, only_one, supervise
+from virnuc_dagster.locks import AlreadyRunningError, only_one
+from virnuc_dagster.supervisor import Service, ServiceError, supervise
 
 
 def python(code: str) -> list[str]:
@@ -70,12 +71,12 @@ def test_services_wait_for_the_one_they_need(tmp_path):
 
 def test_one_home_has_one_supervisor(tmp_path):
     with (
-        only_one(tmp_path / "lock", "http://127.0.0.1:3000, process 1"),
+        only_one(tmp_path / "lock", "http://127.0.0.1:3000, process 1", "stop it"),
         pytest.raises(AlreadyRunningError, match=r"127\.0\.0\.1:3000, process 1"),
-        only_one(tmp_path / "lock", "another"),
+        only_one(tmp_path / "lock", "another", "stop it"),
     ):
         pass
-    with only_one(tmp_path / "lock", "free again"):
+    with only_one(tmp_path / "lock", "free again", "stop it"):
         pass
 
 
@@ -227,7 +228,7 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path):
 
 def test_a_second_up_on_a_home_is_refused(tmp_path):
     (tmp_path / "dagster").mkdir()
-    with only_one(tmp_path / "dagster" / "up.lock", "http://127.0.0.1:1, process 2"):
+    with only_one(tmp_path / "dagster" / "up.lock", "http://127.0.0.1:1, process 2", "stop it"):
         done = subprocess.run(
             [sys.executable, "-m", "virnuc_dagster", "up", "--home", str(tmp_path), "--port", "39117"],
             capture_output=True, text=True, timeout=120,

@@ -11,6 +11,7 @@ import pytest
 from training_kit import records, write
 
 from virnuc_dagster.cli import main
+from virnuc_dagster.locks import only_one
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.report import paths
 
@@ -85,7 +86,7 @@ def test_an_interrupted_training_keeps_its_state_and_says_how_to_go_on(tmp_path)
 
     assert process.returncode == 143, err
     assert "run the same command to go on" in err
-    assert sorted(path.name for path in states.iterdir()) == ["dnabert_s.pt", "esm2.pt"]
+    assert sorted(path.name for path in states.glob("*.pt")) == ["dnabert_s.pt", "esm2.pt"]
     assert not output.exists()
 
 
@@ -106,3 +107,25 @@ def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, arguments
     assert code == (2 if "can be written" in message else 1)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_what_does_not_go_together_is_refused_before_anything_is_read(tmp_path):
+    fasta, labels = write(tmp_path, records())
+
+    done = run("train", fasta, labels, "--output", tmp_path / "bundle", "--device", "cuda")
+
+    assert done.returncode == 2
+    assert "--device is for --encoders" in done.stderr
+
+
+def test_a_second_training_of_the_same_bundle_is_told_of_the_first(tmp_path):
+    fasta, labels = write(tmp_path, records())
+    states = tmp_path / ".bundle.training"
+    states.mkdir()
+
+    with only_one(states / "lock", "process 7 trains this bundle", "wait"):
+        done = run("train", fasta, labels, "--output", tmp_path / "bundle", "--steps", "3")
+
+    assert done.returncode == 1
+    assert "already running: process 7 trains this bundle" in done.stderr
+    assert [path.name for path in states.iterdir()] == ["lock"]

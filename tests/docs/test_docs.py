@@ -38,6 +38,12 @@ INSTEAD = {
     r"virnuc train .*": ("virnuc train --help", "needs many labelled genomes and an hour; tests/cli/test_train.py"),
     r"(virnuc predict .*)--bundle \./my-bundle(.*)": (r"\1--bundle mini\2", "that bundle was not trained here"),
     r"virnuc evaluate genomes.*": ("virnuc evaluate --help", "needs many labelled genomes; the README's runs"),
+    r"ray .*|export (RAY|VIRNUC)_.*": ("true", "needs a cluster; tests/backends start one"),
+    r"(virnuc predict .*)--backend ray(.*)": (r"\1\2", "tests/backends run it; CPUs are few here"),
+    r"(virnuc predict .*)--home /shared/virnuc(.*)": (r"\1\2", "is not mounted here"),
+    r"pip install 'virnuc-dagster\[\w+\]'": ("true", "the gate installs every extra"),
+    r"virnuc predict .* --store s3:.*": ("virnuc predict --help", "needs a bucket; tests/s3"),
+    r"VIRNUC_INSTANCE=postgres virnuc up": ("virnuc up --help", "needs a server; tests/postgres"),
     r"virnuc checkpoints import .*": ("virnuc checkpoints import --help", "tests/pipeline/test_import.py runs it"),
 }
 
@@ -163,6 +169,11 @@ def test_links_lead_somewhere(document):
 def test_the_diagram_is_that_of_the_definitions():
     made = subprocess.run([sys.executable, "tools/diagram.py"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"```mermaid\n{made.stdout.strip()}\n```" in (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_table_of_sizes_is_that_of_the_plan():
+    made = subprocess.run([sys.executable, "tools/scaling.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert made.stdout.strip() in (ROOT / "docs" / "scaling.md").read_text()
 
 
 def test_versions_agree():

@@ -18,7 +18,7 @@ SHARDS = [f"demo-1__{number:04d}" for number in range(1, 6)]
 class Stage:
     """A stage whose result of a shard is the shard's number."""
 
-    name, dim, tokens = "esm2_embeddings", 4, 0
+    name, dim, tokens, token_budget = "esm2_embeddings", 4, 0, 0
 
     def __init__(self, log: list, failing: tuple[str, ...] = ()) -> None:
         self.log, self.failing = log, failing

@@ -10,7 +10,7 @@ from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.partitions import shards
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.resources import Compute, hold_device
+from virnuc_dagster.resources import Backends, Compute, hold_device
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, EmbeddingStage
 
 GPU_POOL = "gpu"
@@ -25,7 +25,7 @@ _COMMON = """
 A **partition is a shard**, a fixed part of a batch. A shard whose stored inputs, model and precision are the wanted
 ones is not computed again; a run over many shards loads the model once, and after a crash it goes on where it stopped.
 
-Device, precision, token budget and threads: resource `compute` in the launchpad, or run tags such as
+Device, precision, token budget, threads and backend: resource `compute` in the launchpad, or run tags such as
 `virnuc/device=cuda:1`, `virnuc/gpu=1`, `virnuc/token_budget=4096`.
 """
 
@@ -50,13 +50,17 @@ def _embedding_asset(name: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         checkpoints: dg.ResourceParam[CheckpointIOManager],
         compute: Compute,
+        backends: Backends,
         progress: dg.ResourceParam[Progress],
         journal: Journal,
     ) -> Iterator[dg.AssetMaterialization | dg.Output]:
         compute = compute.for_run(context.run.tags)
-        stage = EmbeddingStage(name, checkpoints.store, compute.open_bundle(), compute.options(checkpoints.level))
-        with hold_device(compute.device, context.log.info):
-            yield from run_shards(context, stage, checkpoints.store, progress, journal, compute.facts())
+        options = compute.options(checkpoints.level)
+        stage = EmbeddingStage(name, checkpoints.store, compute.open_bundle(), options)
+        with hold_device(compute.held_device, context.log.info):
+            yield from run_shards(
+                context, stage, checkpoints.store, progress, journal, compute.facts(), backends.choose(compute, options)
+            )
 
     return embeddings
 

@@ -14,7 +14,7 @@ from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.partitions import shards
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.resources import Compute, hold_device
+from virnuc_dagster.resources import Backends, Compute, hold_device
 from virnuc_dagster.stages.shards import PredictionStage
 
 
@@ -33,6 +33,7 @@ def predictions(
     context: dg.AssetExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointIOManager],
     compute: Compute,
+    backends: Backends,
     progress: dg.ResourceParam[Progress],
     journal: Journal,
 ) -> Iterator[dg.AssetMaterialization | dg.Output]:
@@ -42,9 +43,11 @@ def predictions(
     Embeddings made from other frames, with another bundle or precision are refused, never mixed.
     """
     compute = compute.for_run(context.run.tags)
-    stage = PredictionStage(checkpoints.store, compute.open_bundle(), compute.options(checkpoints.level))
-    with hold_device(compute.device, context.log.info):
-        yield from run_shards(context, stage, checkpoints.store, progress, journal, compute.facts(), _scores)
+    options = compute.options(checkpoints.level)
+    stage = PredictionStage(checkpoints.store, compute.open_bundle(), options)
+    backend = backends.choose(compute, options)
+    with hold_device(compute.held_device, context.log.info):
+        yield from run_shards(context, stage, checkpoints.store, progress, journal, compute.facts(), backend, _scores)
 
 
 def _scores(payload: Payload) -> dict[str, Any]:

@@ -13,15 +13,16 @@ from typing import Any
 import dagster as dg
 from dagster._core.execution.context.metadata_logging import AssetMetadataHandle, OutputMetadataAccumulator
 
+from virnuc_dagster.backends import Backend
 from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointStore, Payload
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
 from virnuc_dagster.io_manager import record_metadata
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES
-from virnuc_dagster.stages.ensure import Ensured, ensure_shards
+from virnuc_dagster.stages.ensure import Ensured
 from virnuc_dagster.stages.keys import batch_of, shard_checkpoint
-from virnuc_dagster.stages.shards import EmbeddingStage, ShardStage
+from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.space import check_space
 from virnuc_dagster.writer import process_tags, writer
 
@@ -33,6 +34,7 @@ def run_shards(
     progress: Progress,
     journal: Journal,
     facts: dict[str, Any],
+    backend: Backend,
     describe: Callable[[Payload], dict[str, Any]] | None = None,
 ) -> Iterator[dg.AssetMaterialization | dg.Output]:
     """Bring every shard of the run to its wanted state.
@@ -44,6 +46,7 @@ def run_shards(
         progress: Told of every frame and shard.
         journal: Told of every shard and of the end.
         facts: Metadata for every shard, such as the model.
+        backend: Computes the shards, here or elsewhere.
         describe: More metadata of a computed shard, from its payload.
 
     Yields:
@@ -61,7 +64,7 @@ def run_shards(
     failed: dict[str, Exception] = {}
     shown_at_end: dict[str, dict[str, Any]] = {}
     tally = Tally(stage.name, context.run.run_id, journal)
-    for key, outcome in ensure_shards(stage, keys, store, progress, writer(context.run.run_id)):
+    for key, outcome in backend(stage, keys, store, progress, writer(context.run.run_id)):
         tally.add(key, outcome)
         if isinstance(outcome, Exception):
             failed[key] = outcome
@@ -71,15 +74,20 @@ def run_shards(
         if outcome.changed:
             context.log.info(f"{key} was computed again: {'; '.join(map(str, outcome.changed))}")
         shown = describe(store.load(shard_checkpoint(stage.name, key))) if describe and not outcome.reused else {}
-        if isinstance(stage, EmbeddingStage) and not outcome.reused:
-            shown |= {"token_budget": stage.token_budget}  # less than was asked for, if memory ran out
-        metadata = {**shown, **facts, **_rates(outcome), "reused": outcome.reused, **record_metadata(outcome.record)}
+        metadata = {
+            **shown,
+            **facts,
+            **outcome.facts,
+            **_rates(outcome),
+            "reused": outcome.reused,
+            **record_metadata(outcome.record),
+        }
         if len(keys) > 1 and not outcome.reused:
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
         shown_at_end[key] = metadata
     context.log.info(tally.end())
     if failed:
-        raise shards_failed(stage.name, len(keys), failed)
+        raise shards_failed(stage.name, len(keys), {key: failed[key] for key in keys if key in failed})
     _show_at_end(context, shown_at_end)
     yield dg.Output(None)
 

@@ -10,12 +10,13 @@ from virnuc_dagster.checkpoints.errors import (
     CheckpointIncompatibleError,
     CheckpointMissingError,
     NoSpaceError,
+    ServiceAwayError,
     StorageError,
 )
 from virnuc_dagster.checkpoints.format import CheckpointKey, CommitRecord, Payload, content_digests
 from virnuc_dagster.checkpoints.protocol import CheckpointStore, Swept
 from virnuc_dagster.checkpoints.provenance import Difference, differences
-from virnuc_dagster.checkpoints.store import LocalStore, Store, open_store
+from virnuc_dagster.checkpoints.store import LocalStore, Store, open_store, probe_store
 from virnuc_dagster.checkpoints.validate import Level
 
 __all__ = [
@@ -31,10 +32,12 @@ __all__ = [
     "LocalStore",
     "NoSpaceError",
     "Payload",
+    "ServiceAwayError",
     "StorageError",
     "Store",
     "Swept",
     "content_digests",
     "differences",
     "open_store",
+    "probe_store",
 ]

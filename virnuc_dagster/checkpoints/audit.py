@@ -1,6 +1,7 @@
 """Looking at a whole folder of checkpoints: every file, any mix of kinds and versions, one finding each.
 
-Works on any local folder: a store, a part of one, or a folder of the older programs. Nothing is changed.
+`audit` works on any local folder: a store, a part of one, or a folder of the older programs; `audit_store` on a store
+that is kept elsewhere. Nothing is changed.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, Checkpoint
 from virnuc_dagster.checkpoints.files import TEMPORARY_SUFFIX
 from virnuc_dagster.checkpoints.format import QUARANTINE, RECORD_BYTES_MAX, RECORD_SUFFIX, CommitRecord
 from virnuc_dagster.checkpoints.legacy import read_legacy
-from virnuc_dagster.checkpoints.store import read_record
+from virnuc_dagster.checkpoints.store import Store, read_record
 from virnuc_dagster.checkpoints.validate import Level, check_size, read_payload, shape_of
 
 _CONTENT_ADDRESS = re.compile(r"\.([0-9a-f]{16})\.pt$")
@@ -69,6 +70,32 @@ def audit(folder: Path, *, full: bool) -> Iterator[Finding]:
     for place in folders:
         if QUARANTINE not in place.relative_to(folder).parts:
             yield from _audit_folder(place, full=full)
+
+
+def audit_store(store: Store, *, full: bool) -> Iterator[Finding]:
+    """Examine every checkpoint of a store, wherever it is kept; what no record names is for `sweep` to list.
+
+    Args:
+        store: The store.
+        full: Read and check everything; otherwise only records and sizes.
+
+    Yields:
+        A finding for each commit record, by name.
+    """
+    for record_path in store.medium.glob(f"*/*/*{RECORD_SUFFIX}"):
+        if record_path.parent.parent.name == QUARANTINE:
+            continue
+        try:
+            record = store.record_at(record_path)
+            if record is None:
+                continue  # removed meanwhile
+            if full:
+                store.load_at(record_path, Level.FULL)
+        except CheckpointError as error:
+            status = "incompatible" if isinstance(error, CheckpointIncompatibleError) else "damaged"
+            yield Finding(record_path, status, error.reason)
+        else:
+            yield _ok(record_path.parent / record.file, record)
 
 
 def examine(path: Path) -> Finding:

@@ -52,6 +52,10 @@ class StorageError(VirnucError):
     """The file system refused an operation (fields: `path`, `errno`)."""
 
 
+class ServiceAwayError(StorageError):
+    """An object store did not answer for as long as was waited (field: `path`). Nothing half-written counts."""
+
+
 class NoSpaceError(StorageError):
     """The disk or the quota is full (fields: `path`, `errno`, `bytes_needed`)."""
 

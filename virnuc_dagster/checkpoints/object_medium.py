@@ -9,22 +9,40 @@ from a local folder:
 * of several writers of one key the last record wins, whole.
 
 Credentials come from the environment or the usual configuration files of the service, never from the URL.
+
+A service that is away is asked again, with pauses that double, for `VIRNUC_STORE_PATIENCE_SECONDS` (120). After that
+the error is a `ServiceAwayError`, and until the service answers again each further call is tried once only.
 """
 
 import contextlib
 import hashlib
 import io
+import logging
+import os
+import random
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from virnuc_dagster.checkpoints.archive import Buffer
-from virnuc_dagster.checkpoints.errors import StorageError, typed_os_errors
+from virnuc_dagster.checkpoints.errors import ServiceAwayError, StorageError, typed_os_errors
 from virnuc_dagster.checkpoints.medium import Write
-from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.errors import VirnucError, causes
 
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
+PATIENCE_VARIABLE, PATIENCE_SECONDS = "VIRNUC_STORE_PATIENCE_SECONDS", 120.0
+#: Objects of twice this size and more are uploaded in parts of it, several at once; S3 wants at least 5 MiB.
+PART_BYTES = 50 * 2**20
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+#: botocore's own attempts are few, because ours wait longer.
+_S3_OPTIONS = {"config_kwargs": {"retries": {"total_max_attempts": 2}, "connect_timeout": 10, "read_timeout": 60}}
+_BUSY = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
+_FULL_STATUS = 507
+_log = logging.getLogger("virnuc")
+_T = TypeVar("_T")
 
 
 class ObjectMedium:
@@ -47,11 +65,16 @@ class ObjectMedium:
             )
         from upath import UPath
 
+        self.s3 = parts.scheme in _EXTRAS
+        self.patience = float(os.environ.get(PATIENCE_VARIABLE) or PATIENCE_SECONDS)
+        self._away = threading.Event()
         try:
             # Listings must show what other processes wrote since; each store reads the environment anew.
             fresh = {"use_listings_cache": False, "skip_instance_cache": True}
-            self.root: Any = UPath(url, **{**fresh, **options})
+            self.root: Any = UPath(url, **{**fresh, **(_S3_OPTIONS if self.s3 else {}), **options})
             self.files = self.root.fs
+            if self.s3:
+                self.files.retries = 2
         except (ImportError, ValueError) as error:
             extra = _EXTRAS.get(parts.scheme)
             raise StorageError(
@@ -62,8 +85,7 @@ class ObjectMedium:
     def read(self, path: Any, limit: int | None = None) -> bytes:
         """The object's bytes, in one GET."""
         try:
-            with self._typed(path):
-                return bytes(self.files.cat_file(path.path, end=limit))
+            return bytes(self._call(path, lambda: self.files.cat_file(path.path, end=limit)))
         except StorageError:
             if limit is not None and self.facts(path)[0] == 0:  # a range of nothing is an error to S3
                 return b""
@@ -71,19 +93,25 @@ class ObjectMedium:
 
     def facts(self, path: Any) -> tuple[int, float]:
         """Size and time of the last PUT."""
-        with self._typed(path):
+
+        def look() -> tuple[int, float]:
             self.files.invalidate_cache()
             facts = self.files.info(path.path)
             if facts["type"] != "file":
                 raise FileNotFoundError(str(path))
             changed = facts.get("LastModified") or self.files.modified(path.path)
-        return int(facts["size"]), float(changed.timestamp())
+            return int(facts["size"]), float(changed.timestamp())
+
+        return self._call(path, look)
 
     def glob(self, pattern: str) -> Iterator[Any]:
         """Objects whose path below the root matches; there are no folders."""
-        with self._typed(self.root):
+
+        def look() -> list[Any]:
             self.files.invalidate_cache()
-            found = sorted(self.files.glob(f"{self.root.path.rstrip('/')}/{pattern}"))
+            return sorted(self.files.glob(f"{self.root.path.rstrip('/')}/{pattern}"))
+
+        found = self._call(self.root, look)
         base = self.root.path.strip("/")
         for name in found:
             yield self.root / str(name).strip("/").removeprefix(base).strip("/")
@@ -106,14 +134,14 @@ class ObjectMedium:
             self._put(path, data)
 
     def _put(self, path: Any, data: bytes) -> None:
+        parts = {"chunksize": PART_BYTES} if self.s3 else {}
         try:
-            with self._typed(path, lambda: len(data)):
-                self.files.pipe_file(path.path, data)
+            self._call(path, lambda: self.files.pipe_file(path.path, data, **parts), lambda: len(data))
         except FileNotFoundError as error:
             raise StorageError(f"{path}: {error}", hint="create the bucket first", path=str(path)) from error
 
     def put_whole(self, path: Any, data: bytes) -> None:
-        """One PUT."""
+        """One PUT; a large one in parts, which appear together."""
         self._put(path, data)
 
     def retire(self, paths: Sequence[Any]) -> None:
@@ -121,17 +149,16 @@ class ObjectMedium:
 
     def unlink(self, path: Any) -> None:
         """DELETE."""
-        with contextlib.suppress(FileNotFoundError), self._typed(path):
-            self.files.rm_file(path.path)
+        with contextlib.suppress(FileNotFoundError):
+            self._call(path, lambda: self.files.rm_file(path.path))
 
     def settle(self, folder: Any) -> None:
         """Nothing: a DELETE that was answered is done."""
 
     def move(self, source: Any, target: Any) -> None:
         """Copy, then DELETE: after a crash between the two, both are there."""
-        with self._typed(source):
-            self.files.cp_file(source.path, target.path)
-            self.files.rm_file(source.path)
+        self._call(source, lambda: self.files.cp_file(source.path, target.path))
+        self._call(source, lambda: self.files.rm_file(source.path))
 
     @contextlib.contextmanager
     def locked(self, folder: Any) -> Iterator[None]:
@@ -147,17 +174,61 @@ class ObjectMedium:
         """Not known."""
         return None
 
+    def _call(self, path: Any, action: Callable[[], _T], size: Callable[[], int] = int) -> _T:
+        """Do something that may be done twice; wait while the service is away."""
+        pause, deadline = _FIRST_PAUSE, time.monotonic() + (0.0 if self._away.is_set() else self.patience)
+        while True:
+            try:
+                with self._typed(path, size):
+                    result = action()
+            except ServiceAwayError as error:
+                if time.monotonic() + pause > deadline:
+                    self._away.set()
+                    raise
+                if pause == _FIRST_PAUSE:
+                    _log.warning("%s; trying again for up to %.0f s", error.message, self.patience)
+                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that many writers do not come at once
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self._away.clear()
+                return result
+
     @contextlib.contextmanager
     def _typed(self, path: Any, size: Callable[[], int] = int) -> Iterator[None]:
         """Whatever the service answers becomes an error that names the path; a missing object stays what it is."""
         try:
             with typed_os_errors(path, size):
                 yield
-        except (FileNotFoundError, VirnucError):
+        except FileNotFoundError:
             raise
         except Exception as error:  # each service has exceptions of its own
+            if _is_away(error):
+                raise ServiceAwayError(
+                    f"{path}: the service does not answer ({type(error.__cause__ or error).__name__})",
+                    hint="start it, or check AWS_ENDPOINT_URL and the network; what is committed is kept: run again",
+                    path=str(path),
+                ) from error
+            if isinstance(error, VirnucError):
+                raise
             raise StorageError(
                 f"{path}: {type(error).__name__}: {error}",
                 hint="check that the service answers and that the credentials may read and write there",
                 path=str(path),
             ) from error
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether an error means that the service, or the way to it, may work again soon."""
+    for cause in causes(error):
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict):  # an answer, whatever was made of it
+            status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+            busy = response.get("Error", {}).get("Code") in _BUSY
+            return busy or (status >= 500 and status != _FULL_STATUS)
+        kinds = {f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(cause).__mro__}
+        if isinstance(cause, ConnectionError | TimeoutError) or kinds & _UNANSWERED:
+            return True
+    return False
+
+
+_UNANSWERED = {"botocore.HTTPClientError", "botocore.ResponseParserError", "aiohttp.ClientError"}

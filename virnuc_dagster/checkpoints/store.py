@@ -40,7 +40,7 @@ from virnuc_dagster.checkpoints.format import (
     serialise,
 )
 from virnuc_dagster.checkpoints.medium import LocalMedium, Medium
-from virnuc_dagster.checkpoints.protocol import CheckpointStore, Swept
+from virnuc_dagster.checkpoints.protocol import Swept
 from virnuc_dagster.checkpoints.sweep import Sweep
 from virnuc_dagster.checkpoints.validate import Level, check_schema, check_size, read_payload, shape_of
 from virnuc_dagster.checkpoints.versions import CURRENT_VERSION, VersionError, refuse_newer
@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 _LOOKS_MAX = 100
 
 
-def open_store(location: str | Path) -> CheckpointStore:
+def open_store(location: str | Path) -> "Store":
     """The store at a location.
 
     Args:
@@ -63,6 +63,18 @@ def open_store(location: str | Path) -> CheckpointStore:
     from virnuc_dagster.checkpoints.object_medium import ObjectMedium
 
     return Store(ObjectMedium(str(location)))
+
+
+def probe_store(store: "Store") -> None:
+    """Write, read and remove a small file, to see that a store can be used.
+
+    Raises:
+        StorageError: It cannot.
+    """
+    path = store.root / f".probe-{uuid.uuid4().hex}"
+    store.medium.put_whole(path, b"x")
+    store.medium.read(path)
+    store.medium.unlink(path)
 
 
 def _size_of(kind: str, payload: Payload) -> int:

@@ -96,9 +96,8 @@ def fit_fallback(
     *,
     kmer: int = 6,
     strength: float = 0.1,
-    calibration: LabelledWindows | None = None,
 ) -> FallbackModel:
-    """Fit the logistic regression and calibrate it.
+    """Fit the logistic regression; it is to be calibrated (`calibration_line`).
 
     Fit it on windows of every kind: fitted on windows with open frames alone, it takes what has none (most of the
     human genome) for viral. Takes 9 KB of memory a window for k = 6.
@@ -110,18 +109,16 @@ def fit_fallback(
         kmer: Letters of a k-mer.
         strength: C of the regression; less regularises more. With weights of mean 1; in cross-validation by group, less
             than 0.1 gained next to nothing, more lost.
-        calibration: Windows of groups that are not in `windows`, see `calibration_line`; None leaves it uncalibrated.
 
     Raises:
-        ValueError: All windows are of one class, in either part.
+        ValueError: All windows are of one class.
     """
     from sklearn.linear_model import LogisticRegression
 
     regression = LogisticRegression(C=strength, max_iter=1000)
     regression.fit(_all_features(windows, kmer), np.asarray(is_virus, dtype=bool), sample_weight)
     weights, bias = regression.coef_[0].astype(np.float64), float(regression.intercept_[0])
-    model = _as_stored(FallbackModel(kmer, weights, bias))
-    return model if calibration is None else model.calibrated(calibration_line(model, calibration))
+    return _as_stored(FallbackModel(kmer, weights, bias))
 
 
 def calibration_line(model: FallbackModel, held_out: LabelledWindows) -> tuple[float, float]:

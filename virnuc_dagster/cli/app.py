@@ -19,6 +19,7 @@ from virnuc_dagster.cli.doctor import doctor
 from virnuc_dagster.cli.evaluate import evaluate
 from virnuc_dagster.cli.export import export
 from virnuc_dagster.cli.models import models
+from virnuc_dagster.cli.plan import plan
 from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
 from virnuc_dagster.cli.train import train
@@ -29,6 +30,7 @@ from virnuc_dagster.errors import VirnucError
 _EXAMPLES = """\b
 Examples:
   virnuc predict contigs.fasta --output results
+  virnuc plan contigs.fasta      # how many shards, bytes and hours?
   virnuc up                      # the web UI on what was computed
   virnuc batches list            # what this home holds
   virnuc checkpoints validate    # is all of it whole?
@@ -46,7 +48,7 @@ def virnuc(wanted: dict[str, bool], with_traceback: bool) -> None:
     wanted["traceback"] = with_traceback
 
 
-for command in (predict, up, batches, export, checkpoints, models, train, evaluate, doctor, completion):
+for command in (predict, plan, up, batches, export, checkpoints, models, train, evaluate, doctor, completion):
     virnuc.add_command(command)
 
 
@@ -93,6 +95,12 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}\n  -> {hint}", file=stderr)
         return NoSpaceError.exit_code if no_space else 1
     except Exception as error:
+        if said := _postgres_error(error):
+            if wanted["traceback"]:
+                traceback.print_exception(error, file=stderr)
+            hint = "what is committed is kept: once Postgres answers, run the same command to go on"
+            print(f"error: Postgres: {said}\n  -> {hint}", file=stderr)
+            return 1
         if not (refused := database_refusal(error)):
             raise  # a bug
         if wanted["traceback"]:
@@ -101,6 +109,15 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
         print(f"error: a database of this home cannot be written: {refused}\n  -> {hint}", file=stderr)
         return NoSpaceError.exit_code if is_out_of_space(refused) else 1
     return int(code or 0)
+
+
+def _postgres_error(error: BaseException) -> str:
+    """What Postgres said; asked only where Postgres is in use."""
+    if "psycopg2" not in sys.modules:
+        return ""
+    from virnuc_dagster.instance import postgres_error
+
+    return postgres_error(error)
 
 
 def run() -> None:

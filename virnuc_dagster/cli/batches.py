@@ -1,7 +1,7 @@
 """`virnuc batches`: what is in this home, and taking something out of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -224,15 +224,20 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "report", facts["report"]
 
 
-def _verdicts(settings: Settings, batch: str) -> dict[str, int] | None:
-    """Verdict -> sequences, as the last report says; None without a readable one."""
+def _summary(settings: Settings, batch: str) -> dict[str, Any]:
+    """What the last report says; empty without a readable one."""
     from virnuc_dagster.report import paths
 
     try:
-        found = json.loads((settings.reports / batch / paths.SUMMARY).read_bytes())["verdicts"]
+        found = json.loads((settings.reports / batch / paths.SUMMARY).read_bytes())
+        return {"verdicts": dict(found["verdicts"]), "frames": int(found["frames"])}
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return dict(found)
+        return {}
+
+
+def _rows(store: Any, keys: Iterable[Any]) -> int:
+    """Rows of some checkpoints, from their records: a small read each."""
+    return sum(record.rows for record in map(store.record, keys) if record)
 
 
 def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
@@ -242,16 +247,16 @@ def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
     from virnuc_dagster.stages.keys import batch_checkpoint
     from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 
-    frames = [store.record(key) for key in store.list(FRAMES, batch)]
+    summary, frames = _summary(settings, batch), store.list(FRAMES, batch)
     cut = store.record(batch_checkpoint(BATCH, batch)) is not None
     source = store.record(batch_checkpoint(SEQUENCES, batch))
     report = settings.reports / batch / paths.HTML
     return {
         "batch": batch,
-        "verdicts": _verdicts(settings, batch),
+        "verdicts": summary.get("verdicts"),
         "sequences": source.rows if source else None,
         "added_at": source.created_at if source else None,
-        "frames": sum(record.rows for record in frames if record) if cut else None,
+        "frames": (summary.get("frames") or _rows(store, frames)) if cut else None,
         "shards": len(frames) if cut else None,
         "dnabert_s_shards": len(store.list(DNABERT_S, batch)),
         "esm2_shards": len(store.list(ESM2, batch)),

@@ -11,7 +11,7 @@ import click
 from rich.text import Text
 
 from virnuc_dagster.cli.options import home_option
-from virnuc_dagster.cli.tables import output_console, print_table
+from virnuc_dagster.cli.tables import output_console, print_table, size_text
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.settings import Settings
 
@@ -33,33 +33,44 @@ Examples:
 
 Exit code 0: all whole; 3: something is damaged or incompatible; 1: nothing to validate."""
 )
-@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=True))
+@click.argument("folder", required=False)
 @click.option("--level", type=click.Choice(["quick", "full"]), default="full", show_default=True,
               help="quick: records and sizes; full: every check on every byte.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
-def validate(folder: Path | None, level: str, as_json: bool, **flags: Any) -> int:
-    """Check every checkpoint below FOLDER [default: this home's store], of any kind and version."""
-    from virnuc_dagster.checkpoints.audit import audit
+def validate(folder: str | None, level: str, as_json: bool, **flags: Any) -> int:
+    """Check every checkpoint below FOLDER [default: this home's store], of any kind and version.
 
-    folder = folder or Settings.read(**flags).store
-    if not folder.exists():
-        raise InputError(f"{folder} does not exist", hint="name a folder of checkpoints", path=str(folder))
-    findings = list(audit(folder, full=level == "full"))
+    FOLDER may be s3://bucket/prefix, the root of a store.
+    """
+    place = folder or str(Settings.read(**flags).store)
+    findings = _findings(place, full=level == "full")
     if not findings:
-        raise InputError(f"no checkpoint below {folder}", hint="name a folder that holds .pt files", path=str(folder))
+        raise InputError(f"no checkpoint below {place}", hint="name a folder that holds .pt files", path=place)
     counts = Counter(finding.status for finding in findings)
     if as_json:
         files = [{**vars(finding), "path": str(finding.path)} for finding in findings]
-        click.echo(json.dumps({"folder": str(folder), "level": level, "counts": counts, "files": files}, indent=2))
+        click.echo(json.dumps({"folder": place, "level": level, "counts": counts, "files": files}, indent=2))
     else:
-        _print_findings(findings, folder)
+        _print_findings(findings, place)
         size = sum(finding.bytes for finding in findings)
-        click.echo(f"{len(findings):,} files, {_bytes(size)}: " + ", ".join(f"{n:,} {s}" for s, n in counts.items()))
+        click.echo(f"{len(findings):,} files, {size_text(size)}: " + ", ".join(f"{n:,} {s}" for s, n in counts.items()))
     return 3 if any(finding.bad for finding in findings) else 0
 
 
-def _print_findings(findings: Iterable[Any], folder: Path) -> None:
+def _findings(place: str, *, full: bool) -> list[Any]:
+    """What is known of every checkpoint at a place."""
+    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.checkpoints.audit import audit, audit_store
+
+    if "://" in place:
+        return list(audit_store(open_store(place), full=full))
+    if not Path(place).exists():
+        raise InputError(f"{place} does not exist", hint="name a folder of checkpoints", path=place)
+    return list(audit(Path(place), full=full))
+
+
+def _print_findings(findings: Iterable[Any], place: str) -> None:
     """A table of what is not well; whole files are counted by kind and version."""
     console = output_console()
     groups = Counter((f.kind or "unread", f.version or "-", f.status) for f in findings)
@@ -67,7 +78,7 @@ def _print_findings(findings: Iterable[Any], folder: Path) -> None:
     print_table(("kind", "version", "status", "files"), rows, numbers=("files",))
     odd = [finding for finding in findings if finding.status not in ("ok", "superseded")]
     for finding in odd[:_LISTED_MAX]:
-        path = finding.path.relative_to(folder) if finding.path.is_relative_to(folder) else finding.path
+        path = str(finding.path).removeprefix(place.rstrip("/") + "/")
         console.print(Text(f"{finding.status}: {path}: {finding.reason}", _STYLES[finding.status]), soft_wrap=True)
     if len(odd) > _LISTED_MAX:
         console.print(f"... and {len(odd) - _LISTED_MAX:,} more (--json lists all)")
@@ -138,7 +149,7 @@ def sweep(
     if len(swept) > _LISTED_MAX:
         click.echo(f"... and {len(swept) - _LISTED_MAX:,} more (--json lists all)")
     verb = "removed" if yes else "would be removed; run again with --yes"
-    click.echo(f"{len(swept):,} files, {_bytes(size)} {verb}" if swept else "nothing to remove")
+    click.echo(f"{len(swept):,} files, {size_text(size)} {verb}" if swept else "nothing to remove")
     return 0
 
 
@@ -224,12 +235,3 @@ def _print_import(done: Any) -> None:
             f"{stage.stage}: {len(stage.adopted):,} shards adopted, {len(stage.present):,} already there, "
             f"{len(stage.missing):,} to be computed" + (f" ({lacking:,} frames are in no file)" if lacking else "")
         )
-
-
-def _bytes(size: float) -> str:
-    """A size for people, in decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"

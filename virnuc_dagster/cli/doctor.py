@@ -72,21 +72,42 @@ def _devices(settings: Settings) -> Iterator[Finding]:
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         yield Finding(f"cuda:{index}", f"{facts.name}, {facts.total_memory / 2**30:.1f} GiB")
+    if settings.backend == "ray":
+        yield _ray(settings)
+        return
     try:
         yield Finding("device in use", f"{resolve_device(settings.device)} (setting: {settings.device})")
     except VirnucError as error:
         yield Finding("device in use", error.message, ok=False, remedy=error.hint)
 
 
+def _ray(settings: Settings) -> Finding:
+    """Whether Ray is there; the devices are those of its cluster, which is not asked."""
+    from virnuc_dagster.backends import require_backend
+
+    try:
+        require_backend("ray")
+    except VirnucError as error:
+        return Finding("backend ray", error.message, ok=False, remedy=error.hint)
+    address = settings.ray_address or os.environ.get("RAY_ADDRESS") or "a cluster of its own for each run"
+    return Finding("backend ray", f"{version('ray')}, {address}")
+
+
 def _storage(settings: Settings) -> Iterator[Finding]:
+    from virnuc_dagster.checkpoints import open_store, probe_store
     from virnuc_dagster.checkpoints.files import make_folder, temporary_file
     from virnuc_dagster.definitions import foreign_instance
 
+    place = settings.store
     try:
-        make_folder(settings.store)
-        with temporary_file(settings.store / "doctor", lambda file: file.write(b"x")):
-            yield Finding("store", f"{settings.store} is writable")
-        free = shutil.disk_usage(settings.store).free
+        if isinstance(place, str):
+            probe_store(open_store(place))
+            yield Finding("store", f"{place} is writable; its free space is not known")
+            place = settings.home
+        make_folder(place)
+        with temporary_file(place / "doctor", lambda file: file.write(b"x")):
+            yield Finding("store" if place == settings.store else "home", f"{place} is writable")
+        free = shutil.disk_usage(place).free
         enough = free >= _FREE_BYTES_MIN
         remedy = "" if enough else "free some space or choose another --home"
         yield Finding("free space", f"{free / 1e9:,.1f} GB", ok=enough, remedy=remedy)

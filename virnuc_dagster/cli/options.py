@@ -12,11 +12,14 @@ from virnuc_dagster.errors import SettingsError, VirnucError
 _HOME = click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), help="Folder of all results [default: .virnuc]."
 )
+_STORE = click.option("--store", help="Checkpoint store: a folder or s3://bucket/prefix [default: in the home].")
 _COMPUTE = (
     click.option("--bundle", help="Model bundle: a packaged name or a folder [default: mini]."),
     click.option("--device", help="auto, cpu, cuda or cuda:N [default: auto]."),
     click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: float32]"),
     click.option("--threads", type=int, help="CPU threads [default: 0, one a physical core]."),
+    click.option("--backend", type=click.Choice(["local", "ray"]), help="Where shards are computed [default: local]."),
+    click.option("--workers", type=int, help="Workers of --backend ray [default: 0, as many as fit]."),
     click.option("--token-budget", type=int, help="Tokens an encoder is fed at once; less needs less memory."),
 )
 
@@ -26,8 +29,10 @@ def complete_batch(context: click.Context, _: click.Parameter, begin: str) -> li
     from virnuc_dagster.settings import Settings
 
     try:
-        folder = Settings.read(home=context.params.get("home")).store / "sequences"
-        return sorted(path.name for path in folder.iterdir() if path.name.startswith(begin))
+        store = Settings.read(home=context.params.get("home"), store=context.params.get("store")).store
+        if isinstance(store, str):
+            return []  # a key press should not wait for a network
+        return sorted(path.name for path in (store / "sequences").iterdir() if path.name.startswith(begin))
     except (VirnucError, OSError):
         return []
 
@@ -38,12 +43,12 @@ def batch_argument(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def home_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--home`."""
-    return _HOME(function)
+    """`--home` and `--store`."""
+    return _HOME(_STORE(function))
 
 
 def compute_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--bundle`, `--device`, `--precision`, `--threads`, `--token-budget`."""
+    """`--bundle`, `--device`, `--precision`, `--threads`, `--backend`, `--workers`, `--token-budget`."""
     for option in reversed(_COMPUTE):
         function = option(function)
     return function

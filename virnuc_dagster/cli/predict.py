@@ -15,7 +15,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.checkpoints import open_store
 from virnuc_dagster.checkpoints.files import make_folder, rename, temporary_file, write_atomic
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.options import compute_options, home_option, refuse_unwritable
@@ -67,7 +67,7 @@ def predict(
         settings, console, quiet=quiet, level="skip" if skip_checkpoint_validation else "load", force=force_resume
     )
     results, first_error = [], None
-    with interruptible():
+    with interruptible(), call.workers_kept():
         for source in inputs:
             try:
                 results.append(call.predict(source, name, output, nested=len(inputs) > 1))
@@ -93,7 +93,18 @@ class PredictCall:
 
     def __init__(self, settings: Settings, console: Console, *, quiet: bool, level: str, force: bool) -> None:
         self.settings, self.console, self.quiet, self.level, self.force = settings, console, quiet, level, force
-        self.store = LocalStore(settings.store)
+        self.store = open_store(settings.store)
+
+    @contextmanager
+    def workers_kept(self) -> Iterator[None]:
+        """Workers of backend `ray` serve all runs of the call."""
+        if self.settings.backend == "local":
+            yield
+            return
+        from virnuc_dagster.backends.ray_pool import pools_kept
+
+        with pools_kept():
+            yield
 
     def predict(self, source: str, name: str, output: Path, *, nested: bool) -> dict[str, Any]:
         """One input, to its files in `output`.
@@ -102,6 +113,7 @@ class PredictCall:
             Batch, output folder, summary and shard counts; `error` is the first failure of a shard, or None.
         """
         # Imported late: `--help` and usage errors need neither Dagster nor numpy.
+        from virnuc_dagster.backends import require_backend
         from virnuc_dagster.embedding.device import resolve_device
         from virnuc_dagster.home import open_home
         from virnuc_dagster.models.bundle import open_bundle
@@ -109,10 +121,12 @@ class PredictCall:
         from virnuc_dagster.stages.batch import add_sequences
 
         began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+        require_backend(self.settings.backend)
         bundle = open_bundle(self.settings.bundle)
         bundle.load_fallback()  # used last: if it is damaged, say so before hours of work
         open_home(self.settings.home)
-        device = str(resolve_device(self.settings.device))
+        local = self.settings.backend == "local"  # with Ray the devices are those of the workers
+        device = str(resolve_device(self.settings.device)) if local else self.settings.device
         with ConsoleProgress(self.console, quiet=self.quiet) as progress:
             with self._readable(source, name) as (path, shown):
                 batch, record = add_sequences(
@@ -126,7 +140,7 @@ class PredictCall:
             progress.note(f"{shown}: {record.rows:,} sequences, batch {batch}")
             if self.force:
                 for key in set_aside_damaged(self.store, batch):
-                    progress.note(f"{key} is damaged: set aside in {self.settings.store / '.quarantine'}")
+                    progress.note(f"{key} is damaged: set aside in {self.settings.store}/.quarantine")
             done = self._run(batch, bundle, progress)
         folder = output / batch if nested else output
         self._copy_results(batch, folder)
@@ -134,6 +148,7 @@ class PredictCall:
             "batch": batch,
             "started_at": started_at,
             "seconds": round(time.monotonic() - began, 3),
+            "backend": self.settings.backend,
             "device": device,
             "precision": self.settings.precision,
             "bundle": bundle.name,

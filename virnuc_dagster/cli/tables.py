@@ -38,3 +38,12 @@ def _shown(cell: object) -> str:
     if cell is None or cell == "":
         return "-"
     return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
+
+
+def size_text(size: float) -> str:
+    """A size for people, in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.checkpoints import open_store
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.options import home_option, refuse_unwritable
 from virnuc_dagster.cli.signals import interruptible
@@ -69,6 +69,8 @@ def train(
     from virnuc_dagster.training.records import read_records
     from virnuc_dagster.training.run import EPOCHS, Wanted, train_all, train_head_only
 
+    if not encoders and (given := [name for name in ("device", "precision") if flags[name]]):
+        raise click.UsageError(f"--{given[0]} is for --encoders; small encoders are trained on the CPU in float32")
     settings = Settings.read(**flags)
     refuse_existing(output)
     refuse_unwritable(output)
@@ -103,7 +105,7 @@ def _embedded(settings: Settings, fasta: Path, bundle: "Bundle", name: str, prog
     from virnuc_dagster.stages.shards import DNABERT_S, ESM2, ComputeOptions, EmbeddingStage
 
     open_home(settings.home)
-    store = LocalStore(settings.store)
+    store = open_store(settings.store)
     batch, _ = add_sequences(
         store, fasta, fasta.name, window_length=bundle.spec.window_length, shard_size=settings.shard_size
     )

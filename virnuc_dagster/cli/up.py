@@ -12,7 +12,7 @@ import click
 from virnuc_dagster.cli.options import home_option
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.report_server import ADDRESS_VARIABLE
-from virnuc_dagster.settings import HOME_VARIABLE, Settings
+from virnuc_dagster.settings import HOME_VARIABLE, STORE_VARIABLE, Settings
 
 MODULE = "virnuc_dagster.definitions"
 #: A tick of a sensor or schedule may take this long; a large survey needs more than Dagster's 60 seconds.
@@ -33,7 +33,8 @@ Examples:
 def up(port: int, host: str, **flags: Any) -> int:
     """Run the web UI and the automation (inbox, scheduled backfill, audit) on this home; Ctrl-C ends it."""
     from virnuc_dagster.instance import clear_dead_runs, open_instance
-    from virnuc_dagster.supervisor import only_one, supervise
+    from virnuc_dagster.locks import only_one
+    from virnuc_dagster.supervisor import supervise
 
     settings = Settings.read(**flags)
     reports_port = port + 1
@@ -45,12 +46,15 @@ def up(port: int, host: str, **flags: Any) -> int:
         HOME_VARIABLE: str(settings.home),
         ADDRESS_VARIABLE: f"http://{host}:{reports_port}",
     }
+    if settings.store_at:
+        os.environ[STORE_VARIABLE] = settings.store_at
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     for kind in ("SENSOR", "SCHEDULE"):
         os.environ.setdefault(f"DAGSTER_{kind}_GRPC_TIMEOUT_SECONDS", _TICK_SECONDS)
     with open_instance(settings) as instance:
         note(f"web UI: {url}  (home {settings.home})")
-        with only_one(settings.dagster_home / "up.lock", f"{url}, process {os.getpid()}"):
+        about, hint = f"{url}, process {os.getpid()}", "open that address, or stop it first (Ctrl-C there)"
+        with only_one(settings.dagster_home / "up.lock", about, hint):
             clear_dead_runs(instance, note)
             note(f"inbox:  {settings.inbox}  ({'watched' if settings.automation else 'automation is off'})")
             with tempfile.TemporaryDirectory(prefix="virnuc-") as folder:

@@ -88,12 +88,12 @@ def set_threads(threads: int) -> int:
     """
     import torch
 
-    threads = threads or min(torch.get_num_threads(), _usable_cores())
+    threads = threads or min(torch.get_num_threads(), usable_cores())
     torch.set_num_threads(threads)
     return threads
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Physical cores, no more than the CPUs this process may run on and the quota of its container (cgroup v2)."""
     import psutil
 

@@ -45,6 +45,15 @@ _COMPRESSIONS = (
 _DAMAGE = (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError)
 
 
+def is_compressed(block: bytes) -> bool:
+    """Whether a file that begins so is compressed."""
+    return _compression_of(block) is not None
+
+
+def _compression_of(block: bytes) -> _Compression | None:
+    return next((c for c in _COMPRESSIONS if block.startswith(c.magic)), None)
+
+
 def text_blocks(source: Path | BinaryIO, *, name: str) -> Iterator[bytes]:
     """Read a file or stream as plain text.
 
@@ -103,7 +112,7 @@ def _raw_blocks(stream: BinaryIO, name: str) -> Iterator[bytes]:
 def _decompressed(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
     """Undo the compression the first bytes tell of; plain data pass through."""
     block = next(blocks, b"")
-    compression = next((c for c in _COMPRESSIONS if block.startswith(c.magic)), None)
+    compression = _compression_of(block)
     if compression is None:
         yield block
         yield from blocks

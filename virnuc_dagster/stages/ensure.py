@@ -5,10 +5,11 @@ validates and writes shard k-1. At most one finished shard waits, commits keep t
 reported before it is committed.
 """
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord, Difference, NoSpaceError, Payload
@@ -28,6 +29,7 @@ class Ensured:
         changed: Why a stored result was not.
         seconds: Time spent computing it.
         tokens: Tokens an encoder was fed for it; 0 where there is no encoder.
+        facts: How it was computed, where that differs from shard to shard, such as the token budget in force.
     """
 
     record: CommitRecord
@@ -35,10 +37,11 @@ class Ensured:
     changed: tuple[Difference, ...] = ()
     seconds: float = 0.0
     tokens: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Looked:
+class Looked:
     """What a look at a shard gave: the stored record that is the wanted one, or what it takes to compute it."""
 
     wanted: Mapping[str, Any]
@@ -52,9 +55,10 @@ class _Computed:
     """A shard that waits to be saved."""
 
     payload: Payload
-    looked: _Looked
+    looked: Looked
     seconds: float
     tokens: int
+    facts: Mapping[str, Any]
 
 
 class NotTriedError(VirnucError):
@@ -103,9 +107,9 @@ def ensure_shards(
 
 def _one_ahead(
     stage: ShardStage, shards: Iterable[str], store: CheckpointStore, preparer: ThreadPoolExecutor
-) -> Iterator[tuple[str, Future[_Looked]]]:
+) -> Iterator[tuple[str, Future[Looked]]]:
     """Every shard with its look, which began while the shard before was worked on."""
-    ahead: tuple[str, Future[_Looked]] | None = None
+    ahead: tuple[str, Future[Looked]] | None = None
     for shard in shards:
         following = shard, preparer.submit(_look, stage, shard, store)
         if ahead is not None:
@@ -115,18 +119,22 @@ def _one_ahead(
         yield ahead
 
 
-def _look(stage: ShardStage, shard: str, store: CheckpointStore) -> _Looked:
-    """Compare the stored record with the wanted provenance, and prepare the inputs if it must be computed."""
+def look(stage: ShardStage, shard: str, store: CheckpointStore) -> Looked:
+    """Compare the stored record with the wanted provenance; raises what keeps the shard from being computed."""
     wanted = stage.wanted(shard)
     stored = store.record(shard_checkpoint(stage.name, shard))
     changed = tuple(unwanted(stored.provenance, wanted)) if stored else ()
-    if stored and not changed:
-        return _Looked(wanted, stored)
-    return _Looked(wanted, None, changed, stage.prepare(shard))
+    return Looked(wanted, stored if stored and not changed else None, changed)
+
+
+def _look(stage: ShardStage, shard: str, store: CheckpointStore) -> Looked:
+    """Look, and prepare the inputs if the shard must be computed."""
+    looked = look(stage, shard, store)
+    return looked if looked.reusable else replace(looked, inputs=stage.prepare(shard))
 
 
 def _begin(
-    stage: ShardStage, shard: str, look: Future[_Looked], progress: Progress, *, full: bool
+    stage: ShardStage, shard: str, look: Future[Looked], progress: Progress, *, full: bool
 ) -> Ensured | _Computed | Exception:
     """Reuse the stored result or compute a new one."""
     try:
@@ -135,15 +143,25 @@ def _begin(
             progress.shard_done(stage.name, shard, looked.reusable.rows, reused=True)
             return Ensured(looked.reusable, True)
         if full:
-            raise NotTriedError(f"{stage.name} of {shard} was not tried: no space left", hint="free some space first")
+            raise not_tried(stage, shard)
         if looked.changed:
             progress.shard_stale(stage.name, shard, looked.changed)
-        began = time.monotonic()
-        payload = stage.compute(looked.inputs, progress)
-        return _Computed(payload, looked, time.monotonic() - began, stage.tokens)
+        return _compute(stage, looked, progress)
     except Exception as error:  # whatever it is, the other shards must have their chance
         progress.shard_failed(stage.name, shard, error)
         return error
+
+
+def not_tried(stage: ShardStage, shard: str) -> NotTriedError:
+    """The error of a shard that is left out because the disk is full."""
+    return NotTriedError(f"{stage.name} of {shard} was not tried: no space left", hint="free some space first")
+
+
+def _compute(stage: ShardStage, looked: Looked, progress: Progress) -> _Computed:
+    began = time.monotonic()
+    payload = stage.compute(looked.inputs, progress)
+    facts = {"token_budget": stage.token_budget} if stage.token_budget else {}
+    return _Computed(payload, looked, time.monotonic() - began, stage.tokens, facts)
 
 
 def _save(
@@ -152,7 +170,7 @@ def _save(
     """Commit one shard; runs in the saver's thread."""
     looked = computed.looked
     record = store.save(shard_checkpoint(stage.name, shard), computed.payload, looked.wanted, writer)
-    return Ensured(record, False, looked.changed, computed.seconds, computed.tokens)
+    return Ensured(record, False, looked.changed, computed.seconds, computed.tokens, computed.facts)
 
 
 def _settled(stage: ShardStage, shard: str, save: Future[Ensured], progress: Progress) -> Ensured | Exception:
@@ -164,3 +182,48 @@ def _settled(stage: ShardStage, shard: str, save: Future[Ensured], progress: Pro
         return error
     progress.shard_done(stage.name, shard, ensured.record.rows, reused=False)
     return ensured
+
+
+class ShardWorker:
+    """Brings single shards to their wanted state, for a pool that hands them out one by one.
+
+    Calls from several threads overlap like the shards of `ensure_shards`: one is prepared, one computed, one saved.
+
+    Args:
+        stage: What to compute.
+        store: Where results are kept.
+        progress: Told of every frame.
+        writer: Who writes, for the records.
+    """
+
+    def __init__(
+        self, stage: ShardStage, store: CheckpointStore, progress: Progress, writer: Mapping[str, str]
+    ) -> None:
+        self.stage, self.store, self.progress, self.writer = stage, store, progress, writer
+        self._preparing, self._computing, self._saving = threading.Lock(), threading.Lock(), threading.Lock()
+        self._stopped = False
+
+    def ensure(self, shard: str) -> Ensured:
+        """Reuse or compute a shard; it is committed when this returns.
+
+        Raises:
+            Exception: Whatever kept it from being committed.
+        """
+        with self._preparing:
+            looked = _look(self.stage, shard, self.store)
+        if looked.reusable:
+            return Ensured(looked.reusable, True)
+        with self._computing:
+            if self._stopped:
+                raise NotTriedError(f"{self.stage.name} of {shard} was not tried: the run was stopped")
+            computed = _compute(self.stage, looked, self.progress)
+        with self._saving:
+            if self._stopped:
+                raise NotTriedError(f"{self.stage.name} of {shard} was not saved: the run was stopped")
+            return _save(self.stage, shard, self.store, computed, self.writer)
+
+    def stop(self) -> None:
+        """Begin no further computation or save; returns once none is being saved."""
+        self._stopped = True
+        with self._saving:
+            pass

@@ -63,6 +63,10 @@ class ShardStage(Protocol):
     name: str
     #: Tokens that an encoder was fed for the shard computed last; 0 where there is no encoder.
     tokens: int
+    #: Tokens fed to the encoder at once; 0 where there is no encoder.
+    token_budget: int
+    #: What it computes with.
+    bundle: "Bundle"
 
     @property
     def dim(self) -> int:
@@ -204,7 +208,7 @@ class PredictionStage:
     METHOD_VERSION = 1
     name = PREDICTIONS
     dim = 2
-    tokens = 0
+    tokens = token_budget = 0
 
     def __init__(self, store: CheckpointStore, bundle: "Bundle", options: ComputeOptions) -> None:
         self.store, self.bundle, self.options = store, bundle, options
@@ -268,3 +272,10 @@ class PredictionStage:
         scores = predict(self.head, dna, protein)
         progress.advance(self.name, len(ids))
         return {"ids": ids, "data": scores}
+
+
+def shard_stage(name: str, store: CheckpointStore, bundle: "Bundle", options: ComputeOptions) -> ShardStage:
+    """The stage of that name."""
+    if name == PREDICTIONS:
+        return PredictionStage(store, bundle, options)
+    return EmbeddingStage(name, store, bundle, options)

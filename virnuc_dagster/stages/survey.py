@@ -122,9 +122,11 @@ def _why_cut(memory: RecordMemory, store: CheckpointStore, batch: str, shards: S
             return f"{key} is missing"
         if changed := differences(record.provenance, wanted):
             return f"{key}: {changed[0]}"
-    stored = [key.shard for key in store.list(FRAMES, batch)]
+    stored = [key.shard for key in store.list(FRAMES, batch)]  # by name: shard 10000 comes before shard 9999
     return (
-        "" if stored == list(shards) else f"{len(shards):,} shards are registered, frames of {len(stored):,} are stored"
+        ""
+        if stored == sorted(shards)
+        else f"{len(shards):,} shards are registered, frames of {len(stored):,} are stored"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from virnuc_dagster.classify.head import Head
+from virnuc_dagster.locks import only_one
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.data import Data, fingerprint
 from virnuc_dagster.training.frames import FrameSet, frames_of, require_both_classes
@@ -81,6 +83,7 @@ def train_encoders(data: Data, options: EncoderOptions, states: Path, progress: 
     Raises:
         InputError: A class has no open frame.
         OtherTrainingError: The folder holds states of other data or options.
+        AlreadyRunningError: Another process trains in this folder.
     """
     fit = frames_of(data.fit, options.window_length, options.shifts, options.widths)
     dev = frames_of(data.dev, options.window_length)
@@ -88,15 +91,17 @@ def train_encoders(data: Data, options: EncoderOptions, states: Path, progress: 
     require_both_classes(dev, "to choose by")
     kinds = np.unique([record.kind for record in data.fit], return_inverse=True)[1][fit.record].astype(np.int64)
     states.mkdir(parents=True, exist_ok=True)
-    trainings: dict[Part, Training] = {}
-    for part in PARTS:
-        recipe = options.recipes[part]
-        name = fingerprint(data, replace(options, recipes={part: recipe}))
-        task = Task(part, recipe, options.seed, fit, kinds, dev, name, states / f"{part}.pt")
-        trainings[part] = Training(task)
-        trainings[part].restore()
-        progress.start(f"train_{part}", 0, recipe.steps)
-    members = _side_by_side(trainings, progress)
+    hint = "wait for it, or name another --output"
+    with only_one(states / "lock", f"process {os.getpid()} trains this bundle", hint):
+        trainings: dict[Part, Training] = {}
+        for part in PARTS:
+            recipe = options.recipes[part]
+            name = fingerprint(data, replace(options, recipes={part: recipe}))
+            task = Task(part, recipe, options.seed, fit, kinds, dev, name, states / f"{part}.pt")
+            trainings[part] = Training(task)
+            trainings[part].restore()
+            progress.start(f"train_{part}", 0, recipe.steps)
+        members = _side_by_side(trainings, progress)
     factors, head = _common_head(members, dev)
     return Trained(members, head, {part: training.curve for part, training in trainings.items()}, factors)
 

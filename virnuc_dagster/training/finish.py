@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from virnuc_dagster.classify.consensus import Source, WindowScore
-from virnuc_dagster.classify.fallback import FallbackModel, LabelledWindows, fit_fallback
+from virnuc_dagster.classify.fallback import FallbackModel, LabelledWindows, calibration_line, fit_fallback
 from virnuc_dagster.classify.head import Head, predict
 from virnuc_dagster.classify.roll_up import ROLL_UPS
 from virnuc_dagster.sequences.windows import window_spans
@@ -61,19 +61,27 @@ def window_texts(records: Sequence[Record], window_length: int) -> tuple[list[by
     return texts, np.array(record, dtype=np.int64)
 
 
-def fit_on(fit: Sequence[Record], dev: Part, head: Head, window_length: int) -> FallbackModel:
-    """Fit the fallback on all windows of `fit`, and calibrate it on those of `dev` without an open frame.
+def fit_fallbacks(
+    fit: Sequence[Record], dev: Part, head: Head, window_length: int
+) -> tuple[FallbackModel, FallbackModel]:
+    """Fit the fallback to choose by, on all windows of `fit`, and the one to ship, on those of `dev` as well.
 
-    Where a class has too few of these, it is calibrated on all windows of `dev`.
+    Both are calibrated by one line, found with the first on the windows of `dev` without an open frame (on all of
+    `dev` where a class has too few of these): to what the second has learnt from, it would seem too sure.
     """
-    texts, record = window_texts(fit, window_length)
-    is_virus = np.array([r.is_virus for r in fit])[record]
-    weight = balanced_weights(fit, record) * len(record)
-    return fit_fallback(texts, is_virus, weight, calibration=_calibrating(dev, head, window_length))
+    chosen_by, shipped = (_fit(records, window_length) for records in (fit, [*fit, *dev.records]))
+    line = calibration_line(chosen_by, _calibrating(dev, head, window_length))
+    return chosen_by.calibrated(line), shipped.calibrated(line)
+
+
+def _fit(records: Sequence[Record], window_length: int) -> FallbackModel:
+    texts, record = window_texts(records, window_length)
+    is_virus = np.array([r.is_virus for r in records])[record]
+    return fit_fallback(texts, is_virus, balanced_weights(records, record) * len(record))
 
 
 def _calibrating(dev: Part, head: Head, window_length: int) -> LabelledWindows:
-    """Windows without a frame, or all (see `fit_on`).
+    """Windows without a frame, or all (see `fit_fallbacks`).
 
     Weights are those that balance all windows, so that having none counts as it should.
     """

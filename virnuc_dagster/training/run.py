@@ -17,7 +17,7 @@ from virnuc_dagster.models.making import make_bundle
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.data import Data
 from virnuc_dagster.training.encoders import EncoderOptions, train_encoders
-from virnuc_dagster.training.finish import Part, choose_roll_up, fit_on
+from virnuc_dagster.training.finish import Part, choose_roll_up, fit_fallbacks
 from virnuc_dagster.training.frames import frames_of, require_both_classes
 from virnuc_dagster.training.head import join_heads, log_odds, stack, train_head
 from virnuc_dagster.training.loop import member_vectors
@@ -136,8 +136,8 @@ def _finish(
 ) -> Bundle:
     """Choose what is left to choose on `dev`, score `val` once, write the bundle."""
     dev = part(data.dev)
-    fallback = fit_on(data.fit, dev, head, window_length)
-    windows = dev.windows(head, fallback, window_length)
+    chosen_by, fallback = fit_fallbacks(data.fit, dev, head, window_length)
+    windows = dev.windows(head, chosen_by, window_length)
     roll_up, tried, thresholds = choose_roll_up(data.dev, windows)
     facts = {
         "data": data.counts(),

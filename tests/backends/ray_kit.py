@@ -1,0 +1,127 @@
+"""Ray clusters for tests, and a worker that keeps a log and does harm on request."""
+
+import os
+import resource
+import signal
+import threading
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from virnuc_dagster.backends import ray_worker
+from virnuc_dagster.stages.shards import EmbeddingStage, PredictionStage
+
+NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
+FOLDER_VARIABLE = "VIRNUC_RAY_KIT"
+
+
+def require_ray() -> None:
+    """Skip without Ray, unless VIRNUC_REQUIRE_ALL forbids skipping."""
+    if find_spec("ray") is None:
+        if os.environ.get("VIRNUC_REQUIRE_ALL"):
+            pytest.fail("the extra `ray` is not installed")
+        pytest.skip("the extra `ray` is not installed")
+
+
+class Computed(NamedTuple):
+    """A computation that began: what, in which process, on which node."""
+
+    stage: str
+    shard: str
+    process: int
+    node: str
+
+
+class Kit:
+    """A folder through which a test talks to workers on any node."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def reset(self) -> None:
+        for path in self.folder.iterdir():
+            path.unlink()
+
+    def order(self, what: str, *shards: str) -> None:
+        """`slow`, `kill` or `full`: what workers do with these shards (numbers such as 0003; `all`)."""
+        (self.folder / what).write_text(" ".join(shards))
+
+    def ordered(self, what: str, shard: str) -> bool:
+        path = self.folder / what
+        return path.exists() and bool({"all", shard.rpartition("__")[2]} & set(path.read_text().split()))
+
+    def note(self, *words: object) -> None:
+        with (self.folder / "log").open("a") as file:
+            file.write(" ".join(map(str, words)) + "\n")
+
+    def computed(self, stage: str = "") -> list["Computed"]:
+        """Each computation that began, in order."""
+        path = self.folder / "log"
+        rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [Computed(row[0], row[1], int(row[2]), row[3]) for row in rows if row[0].startswith(stage)]
+
+
+class KitWorker(ray_worker.Worker):
+    """Logs what it computes; slow, deadly or out of space where the kit says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kit, self.here = Kit(Path(os.environ[FOLDER_VARIABLE])), threading.local()
+        for stage in (EmbeddingStage, PredictionStage):
+            stage.compute = self.logged(kit, stage.compute)
+
+    def logged(self, kit, compute):
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+
+        def computed(stage, inputs, progress):
+            shard = self.here.shard
+            kit.note(stage.name, shard, os.getpid(), node)
+            if kit.ordered("kill", shard):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if kit.ordered("slow", shard):
+                time.sleep(0.1)
+            if kit.ordered("full", shard):  # for the rest of this process's life
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY))
+            return compute(stage, inputs, progress)
+
+        return computed
+
+    def ensure(self, job, shard):
+        self.here.shard = shard
+        return super().ensure(job, shard)
+
+
+def start_cluster(folder: Path, scratch: str):
+    """A head node of one CPU, to which this process is connected; `NODE` are the arguments of further nodes.
+
+    Args:
+        folder: Of the kit.
+        scratch: A folder with a short name, for Ray's files.
+    """
+    here = str(Path(__file__).parent)  # nodes and their workers inherit this environment
+    os.environ |= {
+        FOLDER_VARIABLE: str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])),
+    }
+    import ray
+    from ray.cluster_utils import Cluster
+
+    quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 500}
+    head = {**NODE, "include_dashboard": False, "temp_dir": scratch, "_system_config": quick}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", namespace="virnuc")
+    return cluster
+
+
+def kill_node(node) -> None:
+    """SIGKILL of a raylet and of all that it started."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    for process in [*raylet.children(recursive=True), raylet]:
+        process.kill()

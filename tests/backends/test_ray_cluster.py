@@ -1,0 +1,280 @@
+"""Backend `ray` on a cluster of two nodes, with raylets of their own: nodes and workers die, disks fill, data is bad.
+
+Whatever happens, each shard is committed and announced once, and the report is that of backend `local`, byte for byte.
+"""
+
+import errno
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from pipeline_kit import DEMO
+from ray_kit import NODE, Kit, KitWorker, kill_node, require_ray, start_cluster
+
+from virnuc_dagster.backends import BackendError, local, ray_pool
+from virnuc_dagster.backends.ray_pool import ATTEMPTS_MAX, RayPool, WorkerLostError
+from virnuc_dagster.checkpoints import CheckpointDamagedError, LocalStore, NoSpaceError
+from virnuc_dagster.cli import main
+from virnuc_dagster.instance import open_instance
+from virnuc_dagster.models.bundle import open_bundle
+from virnuc_dagster.progress import Progress
+from virnuc_dagster.report import paths
+from virnuc_dagster.settings import Settings
+from virnuc_dagster.stages.batch import FRAMES, add_sequences, build_batch
+from virnuc_dagster.stages.ensure import Ensured, NotTriedError
+from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, ComputeOptions, EmbeddingStage
+
+STAGES = (DNABERT_S, ESM2, PREDICTIONS)
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory):
+    require_ray()
+    return Kit(tmp_path_factory.mktemp("kit"))
+
+
+@pytest.fixture(scope="module")
+def cluster(kit):
+    """Two nodes; a test that loses one gets it back before the next."""
+    import ray
+
+    environment, scratch = dict(os.environ), tempfile.mkdtemp(prefix="vr-", dir="/tmp")
+    cluster = start_cluster(kit.folder, scratch)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    os.environ.clear()
+    os.environ.update(environment)
+    shutil.rmtree(scratch)
+
+
+@pytest.fixture
+def two_nodes(cluster, kit, monkeypatch):
+    kit.reset()
+    if not cluster.worker_nodes:
+        cluster.add_node(**NODE)
+    monkeypatch.setattr(ray_pool, "Worker", KitWorker)
+    return cluster
+
+
+def predict(home: Path, *arguments: str) -> int:
+    return main(
+        ["predict", str(DEMO), "--home", str(home), "--output", str(home / "out"), "--threads", "1", *arguments]
+    )
+
+
+def result_files(home: Path) -> dict[str, bytes]:
+    return {name: (home / "out" / name).read_bytes() for name in paths.REPRODUCIBLE}
+
+
+def announced(home: Path, stage: str) -> dict[str, list[dg.AssetMaterialization]]:
+    """Materializations of each shard in the event log, oldest first."""
+    found: dict[str, list] = {}
+    with open_instance(Settings(home=home)) as instance:
+        for record in instance.fetch_materializations(dg.AssetKey(stage), limit=1_000, ascending=True).records:
+            found.setdefault(record.partition_key, []).append(record.asset_materialization)
+    return found
+
+
+def test_a_worker_and_then_a_node_are_killed(two_nodes, kit, tmp_path, monkeypatch):
+    """Of 2 nodes with a worker each: in the first stage a worker process, in the second a raylet with its processes."""
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    assert predict(tmp_path / "local", "--shard-size", "3", "--quiet") == 0
+    kit.order("slow", "all")
+    killed: list[int] = []
+    nodes_before_kill: list[str] = []
+
+    def wait_for(stage: str, count: int):
+        while len(found := kit.computed(stage)) < count:
+            time.sleep(0.01)
+        return found
+
+    def murder() -> None:
+        killed.append(wait_for(DNABERT_S, 8)[-1].process)
+        os.kill(killed[0], signal.SIGKILL)
+        nodes_before_kill.extend({row.node for row in wait_for(ESM2, 12)})
+        (other,) = two_nodes.worker_nodes
+        kill_node(other)
+        wait_for(ESM2, 20)
+        kit.order("slow")
+
+    murderer = threading.Thread(target=murder, daemon=True)
+    murderer.start()
+    code = predict(tmp_path / "ray", "--shard-size", "3", "--backend", "ray", "--quiet")
+    murderer.join(1)
+    (lost,) = list(two_nodes.worker_nodes)
+    two_nodes.remove_node(lost, allow_graceful=False)
+
+    assert code == 0
+    assert len(nodes_before_kill) == 2
+    assert result_files(tmp_path / "ray") == result_files(tmp_path / "local")
+    store = LocalStore(tmp_path / "ray" / "store")
+    for stage in STAGES:
+        shards = [key.shard for key in store.list(FRAMES)]
+        assert len(shards) >= 40
+        assert [key.shard for key in store.list(stage)] == shards
+        events, as_local = announced(tmp_path / "ray", stage), announced(tmp_path / "local", stage)
+        assert {shard: len(found) for shard, found in events.items()} == {s: len(f) for s, f in as_local.items()}
+        assert not any(found[0].metadata["reused"].value for found in events.values())
+        times = Counter(row.shard for row in kit.computed(stage))
+        assert times.keys() == set(shards)
+        repeated = [shard for shard, count in times.items() if count > 1]
+        assert max(times.values()) <= 2
+        # At most what each dead worker had at hand, and of that one computation that was not yet committed.
+        assert len(repeated) <= (0 if stage == PREDICTIONS else 2), repeated
+        assert {found[0].metadata["device"].value for found in events.values()} == {"cpu"}
+    workers = {found[0].metadata["worker"].value for found in announced(tmp_path / "ray", DNABERT_S).values()}
+    assert len(workers) == 3, "two from the start, and the one that Ray restarted"
+    assert len({row.node for row in kit.computed(DNABERT_S)}) == 2
+
+
+def test_a_damaged_shard_ends_the_run_as_it_does_without_ray(two_nodes, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    assert predict(tmp_path, "--shard-size", "40", "--quiet") == 0
+    (damaged,) = (tmp_path / "store" / FRAMES).glob("*/*__0002.*.pt")
+    flip_a_byte(damaged)
+    ends = []
+    for backend in ("local", "ray"):
+        for stage in STAGES:
+            shutil.rmtree(tmp_path / "store" / stage)
+        capfd.readouterr()
+        code = predict(tmp_path, "--shard-size", "40", "--quiet", "--backend", backend, "--workers", "1")
+        said = [line for line in capfd.readouterr().err.splitlines() if "(raylet)" not in line]
+        ends.append((code, said, result_files(tmp_path)))
+
+    assert ends[0] == ends[1]
+    assert ends[1][0] == CheckpointDamagedError.exit_code
+    assert any("digest differs" in line for line in ends[1][1])
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.fixture(scope="module")
+def framed(tmp_path_factory) -> Path:
+    """A store that holds the frames of the demo, and nothing more."""
+    store = LocalStore(tmp_path_factory.mktemp("framed") / "store")
+    window_length = open_bundle("mini").spec.window_length
+    batch, _ = add_sequences(store, DEMO, "demo", window_length=window_length, shard_size=10)
+    build_batch(store, batch, Progress(), {})
+    return store.root
+
+
+@pytest.fixture
+def case(framed, tmp_path, two_nodes):
+    """A store of its own with frames, its shards, the stage ESM-2 on it, and a pool of two workers."""
+    shutil.copytree(framed, tmp_path / "store")
+    store = LocalStore(tmp_path / "store")
+    options = ComputeOptions("cpu", threads=1)
+    pool = RayPool("", options)
+    yield (
+        store,
+        [key.shard for key in store.list(FRAMES)],
+        EmbeddingStage(ESM2, store, open_bundle("mini"), options),
+        pool,
+    )
+    pool.close()
+
+
+class Told(Progress):
+    def __init__(self) -> None:
+        self.rows: list[tuple] = []
+
+    def shard_done(self, stage, shard, rows, *, reused):
+        self.rows.append(("done", shard, reused))
+
+    def shard_failed(self, stage, shard, error):
+        self.rows.append(("failed", shard, error))
+
+
+def test_errors_travel_as_they_are(case):
+    store, shards, stage, pool = case
+    (damaged,) = store.root.glob(f"{FRAMES}/*/{shards[1]}.*.pt")
+    flip_a_byte(damaged)
+    told = Told()
+
+    outcomes = dict(pool(stage, shards[:4], store, told, {"run_id": "r"}))
+
+    (expected,) = [error for _, error in local(stage, shards[1:2], store, Progress(), {})]
+    found = outcomes[shards[1]]
+    assert type(found) is type(expected) is CheckpointDamagedError
+    assert (str(found), found.fields, found.exit_code) == (str(expected), expected.fields, 3)
+    assert all(isinstance(outcomes[shard], Ensured) for shard in (shards[0], *shards[2:4]))
+    assert ("failed", shards[1], found) in told.rows
+    assert outcomes[shards[0]].record.writer["run_id"] == "r"
+    again = dict(pool(stage, [shards[0], *shards[2:4]], store, Told(), {"run_id": "s"}))
+    assert all(outcome.reused for outcome in again.values())
+
+
+def test_nothing_more_is_computed_once_the_disk_is_full(case, kit):
+    store, shards, stage, pool = case
+    dict(pool(stage, shards[-1:], store, Progress(), {}))
+    kit.order("full", *(shard.rpartition("__")[2] for shard in shards[:4]))
+
+    outcomes = dict(pool(stage, shards, store, Progress(), {}))
+
+    kinds = [type(outcomes[shard]) for shard in shards]
+    assert isinstance(outcomes[shards[0]], NoSpaceError)
+    assert outcomes[shards[0]].fields["errno"] == errno.EFBIG
+    assert kinds.count(NoSpaceError) <= 4, "what the two workers had at hand"
+    assert kinds.count(NotTriedError) >= len(shards) - 1 - 6
+    assert outcomes[shards[-1]].reused, "what is stored already needs no space"
+    assert not [path for path in (store.root / ESM2).rglob("*") if path.suffix == ".tmp"]
+
+
+def test_a_shard_that_kills_its_worker_is_given_up_and_takes_no_other_with_it(case, kit):
+    store, shards, stage, pool = case
+    kit.order("kill", shards[2].rpartition("__")[2])
+
+    outcomes = dict(pool(stage, shards[:6], store, Progress(), {"run_id": "r"}))
+
+    error = outcomes.pop(shards[2])
+    assert isinstance(error, WorkerLostError)
+    assert f"died {ATTEMPTS_MAX} times" in error.message
+    assert error.hint
+    assert all(isinstance(outcome, Ensured) and not outcome.reused for outcome in outcomes.values())
+    times = Counter(row.shard for row in kit.computed(ESM2))
+    assert times.pop(shards[2]) == ATTEMPTS_MAX
+    assert max(times.values()) <= 2
+    assert sum(times.values()) <= 5 + 1, "only what was at hand at the first death, for suspects run alone"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bundle_sha256": "0" * 64}, "sees another bundle"),
+        ({"probe_sha256": "0" * 64}, "does not see the frames"),
+        ({"package": "0.0"}, "virnuc-dagster"),
+    ],
+)
+def test_a_worker_that_sees_something_else_stops_the_run(case, monkeypatch, change, message):
+    store, shards, stage, pool = case
+    real = ray_pool.describe_job
+    monkeypatch.setattr(ray_pool, "describe_job", lambda *arguments: replace(real(*arguments), **change))
+
+    with pytest.raises(BackendError, match=message) as caught:
+        list(pool(stage, shards[:2], store, Progress(), {}))
+
+    assert caught.value.hint
+    assert not store.list(ESM2)
+
+
+def test_a_run_that_reuses_everything_starts_no_worker(case, kit):
+    store, shards, stage, _ = case
+    list(local(stage, shards[:3], store, Progress(), {}))
+
+    outcomes = dict(RayPool("256.0.0.0:1", ComputeOptions())(stage, shards[:3], store, Progress(), {}))
+
+    assert all(outcome.reused for outcome in outcomes.values())
+    assert kit.computed() == []

@@ -1,0 +1,91 @@
+"""Backend `ray` with a store on S3: workers on two nodes commit to one bucket, and one node is killed meanwhile."""
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("s3fs", reason="needs the extra [s3]")
+from pipeline_kit import DEMO
+from ray_kit import NODE, Kit, KitWorker, kill_node, require_ray, start_cluster
+from s3_kit import CREDENTIALS, new_bucket, service
+
+from virnuc_dagster.backends import ray_pool
+from virnuc_dagster.checkpoints import Level, open_store
+from virnuc_dagster.cli import main
+from virnuc_dagster.report import paths
+from virnuc_dagster.stages.batch import FRAMES
+from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """The URL of a store on a service that nodes started from now on find by their environment."""
+    with service() as port:
+        for name, value in {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", **CREDENTIALS}.items():
+            monkeypatch.setenv(name, value)
+        yield new_bucket(port)
+
+
+@pytest.fixture
+def cluster(s3, tmp_path, monkeypatch):
+    """Two nodes of one CPU."""
+    require_ray()
+    import ray
+
+    environment, scratch = dict(os.environ), tempfile.mkdtemp(prefix="vr-", dir="/tmp")
+    (tmp_path / "kit").mkdir()
+    cluster = start_cluster(tmp_path / "kit", scratch)
+    cluster.add_node(**NODE)
+    monkeypatch.setattr(ray_pool, "Worker", KitWorker)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    os.environ.clear()
+    os.environ.update(environment)
+    shutil.rmtree(scratch)
+
+
+def predict(home: Path, *arguments: str) -> dict[str, bytes]:
+    """Result files of a call that ends well."""
+    common = ("--shard-size", "6", "--threads", "1", "--quiet")
+    assert main(["predict", str(DEMO), "--home", str(home), "--output", str(home / "out"), *common, *arguments]) == 0
+    return {name: (home / "out" / name).read_bytes() for name in paths.REPRODUCIBLE}
+
+
+def test_a_node_is_killed_while_two_commit_to_one_bucket(s3, cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    expected = predict(tmp_path / "local")
+    kit = Kit(tmp_path / "kit")
+    kit.order("slow", "all")
+    nodes_before_kill: set[str] = set()
+
+    def murder() -> None:
+        while len(found := kit.computed(ESM2)) < 8:
+            time.sleep(0.01)
+        nodes_before_kill.update(row.node for row in found)
+        kill_node(*cluster.worker_nodes)
+
+    murderer = threading.Thread(target=murder, daemon=True)
+    murderer.start()
+    found = predict(tmp_path / "ray", "--backend", "ray", "--store", s3)
+    murderer.join(1)
+
+    assert len(nodes_before_kill) == 2
+    assert found == expected
+    assert not (tmp_path / "ray" / "store").exists()
+    store = open_store(s3)
+    shards = [key.shard for key in store.list(FRAMES)]
+    assert len(shards) >= 20
+    for stage in (DNABERT_S, ESM2, PREDICTIONS):
+        assert [key.shard for key in store.list(stage)] == shards
+        for key in store.list(stage):
+            store.load(key, Level.FULL)
+    begun = len(kit.computed(ESM2))
+    assert begun <= len(shards) + 2, (
+        "the dead node lost one computation that was under way, and one on its way to the bucket"
+    )

@@ -1,0 +1,88 @@
+"""`virnuc predict --backend ray` with a cluster of its own is stopped or killed: nothing is left over, it goes on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import psutil
+from pipeline_kit import SHARDS, Home
+from ray_kit import require_ray
+
+from virnuc_dagster.cli import main
+from virnuc_dagster.report import paths
+
+STAGES = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")
+RAY = ("--backend", "ray", "--workers", "1")  # one is enough here, and starts sooner
+
+
+def family(process) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def title(process: psutil.Process) -> str:
+    try:
+        return "".join(process.cmdline()[:1])
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    _, left = psutil.wait_procs(processes, timeout=30)
+    left = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+    assert not left, [process.cmdline() for process in left]
+
+
+def ray_folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("virnuc-ray-*"))
+
+
+def start(home: Home) -> subprocess.Popen:
+    """In a process group of its own, as a shell does it."""
+    return subprocess.Popen(
+        home.command(*RAY), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "DAGSTER_HOME": ""},
+    )  # fmt: skip
+
+
+def test_stopped_twice_then_killed_then_finished(tmp_path, monkeypatch):
+    require_ray()
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    before = ray_folders()
+    home, whole = Home(tmp_path), tmp_path / "whole"
+    assert main([*home.command("--home", str(whole), "--output", str(whole / "out"), "--quiet")[3:]]) == 0
+    for send, number, code, stage, count in (
+        (os.kill, signal.SIGTERM, 143, "dnabert_s_embeddings", 3),
+        (os.killpg, signal.SIGINT, 130, "dnabert_s_embeddings", 8),  # Ctrl-C reaches Ray's processes too
+        (os.kill, signal.SIGKILL, -9, "esm2_embeddings", 5),
+    ):
+        victim = start(home)
+        home.wait_for_records(stage, count, victim)
+        processes = family(victim)
+        assert any("raylet" in process.name() for process in processes)
+        send(victim.pid, number)
+        stopped = home.finish(victim, timeout=60)
+        assert stopped.code == code, stopped.err
+        if number == signal.SIGKILL:  # Ray's agents notice last: they first try for a minute to tell the cluster
+            processes = [process for process in processes if not title(process).endswith("Agent")]
+        wait_until_gone(processes)
+        if number != signal.SIGKILL:
+            assert "what is finished is kept" in stopped.err
+            assert ray_folders() == before
+            assert not list(home.store.rglob("*.tmp"))
+    kept = {stage: home.records(stage) for stage in STAGES}
+
+    call = home.predict(*RAY)
+
+    assert call.code == 0, call.err
+    for stage in STAGES:
+        after = home.records(stage)
+        assert len(after) == SHARDS
+        assert kept[stage].items() <= after.items(), f"{stage}: a finished shard was computed again"
+        assert call.run["computed_shards"][stage] == SHARDS - len(kept[stage])
+    assert call.run["backend"] == "ray"
+    assert call.files() == {name: (whole / "out" / name).read_bytes() for name in paths.REPRODUCIBLE}
+    for folder in ray_folders() - before:  # of the killed one
+        shutil.rmtree(folder, ignore_errors=True)

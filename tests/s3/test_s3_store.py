@@ -1,0 +1,201 @@
+"""A store on S3: parts, killed writers, writers at once, and a service that goes away."""
+
+import http.server
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("s3fs", reason="needs the extra [s3]")
+import torch
+from s3_kit import SECRET, Way, client_environment, free_port, new_bucket, service
+
+from virnuc_dagster.checkpoints import CheckpointKey, Level, ServiceAwayError, StorageError, object_medium, open_store
+
+KEY = CheckpointKey("esm2_embeddings", "demo-1", "demo-1__0001")
+#: Saves version after version of one key, as fast as it can; each version's rows all hold its number.
+WRITER = """
+import sys, torch
+from virnuc_dagster.checkpoints import CheckpointKey, open_store
+store, key = open_store(sys.argv[1]), CheckpointKey("esm2_embeddings", "demo-1", "demo-1__0001")
+for number in range(int(sys.argv[2]), 10**6):
+    data = torch.full((200, 64), float(number))
+    store.save(key, {"ids": [f"f{i}" for i in range(200)], "data": data}, {"number": number})
+    print(number, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with service() as found:
+        yield found
+
+
+@pytest.fixture
+def way(port, monkeypatch) -> Iterator[Way]:
+    found = Way(free_port(), port)
+    found.open()
+    for name, value in found.environment.items():
+        monkeypatch.setenv(name, value)
+    yield found
+    found.cut()
+
+
+def payload(number: float, rows: int = 200, dim: int = 64) -> dict:
+    return {"ids": [f"f{i}" for i in range(rows)], "data": torch.full((rows, dim), float(number))}
+
+
+def writer(way: Way, url: str, first: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, url, str(first)], stdout=subprocess.PIPE, text=True, env=client_environment(way)
+    )
+
+
+def numbers(process: subprocess.Popen) -> list[int]:
+    assert process.stdout is not None
+    return [int(line) for line in process.stdout.read().split()]
+
+
+def test_killed_writers_leave_the_old_version_or_the_new_one(way):
+    """SIGKILL at random times: a fresh reader finds a whole version, at least as new as the last one announced."""
+    draw, url, seen = random.Random(5), new_bucket(way.target), 0
+    for _ in range(6):
+        process = writer(way, url, seen + 1)
+        assert process.stdout.readline().strip() == str(seen + 1)
+        time.sleep(draw.uniform(0, 0.4))
+        process.kill()
+        announced = max([seen + 1, *numbers(process)])
+        process.wait()
+
+        store = open_store(url)
+        found = store.load(KEY, Level.FULL)["data"]
+        seen = store.record(KEY).provenance["number"]
+        assert found.unique().tolist() == [seen]
+        assert seen in (announced, announced + 1)
+    store.sweep(grace_seconds=0)
+    kept = sorted(path.name for path in store.medium.glob("*/*/*"))
+    record = store.record(KEY)
+    assert kept == sorted([record.file, *record.previous, "demo-1__0001.pt.done"])
+
+
+def test_writers_at_once_leave_one_whole_version(way):
+    url = new_bucket(way.target)
+    processes = [writer(way, url, first) for first in (1_000, 2_000, 3_000)]
+    for process in processes:
+        process.stdout.readline()
+    store, versions = open_store(url), set()
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        (value,) = store.load(KEY, Level.FULL)["data"].unique().tolist()
+        versions.add(value)
+    for process in processes:
+        process.kill()
+        process.wait()
+
+    assert len(versions) > 1
+    assert open_store(url).load(KEY, Level.FULL)["data"].unique().numel() == 1
+
+
+def test_a_large_shard_goes_up_in_parts(way, monkeypatch):
+    monkeypatch.setattr(object_medium, "PART_BYTES", 5 * 2**20)
+    store = open_store(new_bucket(way.target))
+
+    record = store.save(KEY, payload(1.0, rows=50_000), {})
+
+    assert record.bytes > 12_000_000
+    path = store.root / KEY.stage / KEY.batch / record.file
+    etag = store.medium.files.info(path.path)["ETag"].strip('"')
+    assert etag.endswith("-3"), etag
+    assert torch.equal(store.load(KEY, Level.FULL)["data"], payload(1.0, rows=50_000)["data"])
+
+
+def test_a_short_outage_is_waited_for(way, monkeypatch, caplog):
+    store = open_store(new_bucket(way.target))
+    store.save(KEY, payload(1.0), {})
+    way.cut()
+    back = threading.Timer(2.5, way.open)
+    back.start()
+    began = time.monotonic()
+
+    store.save(KEY, payload(2.0), {})
+
+    back.join()
+    assert time.monotonic() - began > 2
+    assert store.load(KEY)["data"].unique().tolist() == [2.0]
+    assert "trying again" in caplog.text
+
+
+def test_a_long_outage_is_a_named_error_and_what_was_there_stays(way, monkeypatch):
+    monkeypatch.setenv("VIRNUC_STORE_PATIENCE_SECONDS", "2")
+    url = new_bucket(way.target)
+    store = open_store(url)
+    store.save(KEY, payload(1.0), {})
+    way.cut()
+
+    with pytest.raises(ServiceAwayError, match="does not answer") as caught:
+        store.save(KEY, payload(2.0), {})
+    began = time.monotonic()
+    with pytest.raises(ServiceAwayError):  # the next call does not wait anew
+        store.record(KEY)
+    assert time.monotonic() - began < 3
+
+    assert "AWS_ENDPOINT_URL" in caught.value.hint
+    assert SECRET not in str(caught.value)
+    way.open()
+    assert open_store(url).load(KEY, Level.FULL)["data"].unique().tolist() == [1.0]
+    store.save(KEY, payload(3.0), {})
+    assert store.load(KEY)["data"].unique().tolist() == [3.0]
+
+
+class _Refusing(http.server.BaseHTTPRequestHandler):
+    """Answers everything with one status."""
+
+    status, code = 403, "AccessDenied"
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>".encode()
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error", "waits"),
+    [(403, "AccessDenied", StorageError, False), (503, "SlowDown", ServiceAwayError, True)],
+    ids=["refused", "overloaded"],
+)
+def test_answers_of_a_service(monkeypatch, status, code, error, waits):
+    handler = type("Handler", (_Refusing,), {"status": status, "code": code})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        way = Way(server.server_address[1], 0)
+        for name, value in (way.environment | {"VIRNUC_STORE_PATIENCE_SECONDS": "2"}).items():
+            monkeypatch.setenv(name, value)
+        began = time.monotonic()
+        with pytest.raises(error) as caught:
+            open_store("s3://lab/x").save(KEY, payload(1.0), {})
+        server.shutdown()
+
+    assert type(caught.value) is error
+    assert SECRET not in repr(caught.value) + str(caught.value.__cause__)
+    assert (time.monotonic() - began > 1.5) == waits
+
+
+def test_a_writer_that_is_terminated_ends(way):
+    process = writer(way, new_bucket(way.target), 1)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == -signal.SIGTERM

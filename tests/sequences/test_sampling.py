@@ -1,0 +1,131 @@
+"""A file's counts: exact where it is read whole, and an estimate that the truth lies near where it is not."""
+
+import bz2
+import gzip
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from virnuc_dagster.errors import InputError
+from virnuc_dagster.sequences.reader import read_sequences
+from virnuc_dagster.sequences.sampling import Counts, estimate_file
+from virnuc_dagster.sequences.translation import open_frames
+
+DEMO = Path(__file__).parents[2] / "demo" / "demo.fasta"
+
+
+def truth(path: Path) -> dict[str, int]:
+    """Counted the plain way."""
+    records = list(read_sequences(path, name="x"))
+    table = open_frames([record.sequence for record in records], 500)
+    return {
+        "sequences": len(records),
+        "bases": sum(len(record.sequence) for record in records),
+        "windows": int(table.windows.sum()),
+        "frames": len(table),
+        "residues": sum(map(len, table.protein)),
+    }
+
+
+def known(counts: Counts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in ("sequences", "bases", "windows", "frames", "residues")}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """Real records cut into contigs of all lengths, 7 MB."""
+    draw = random.Random(1)
+    records = list(read_sequences(DEMO, name="demo"))
+    path = tmp_path_factory.mktemp("many") / "many.fasta"
+    with path.open("w") as file:
+        for number in itertools.takewhile(lambda _: file.tell() < 7_000_000, itertools.count()):
+            sequence = draw.choice(records).sequence.decode()
+            start, length = draw.randrange(len(sequence)), int(draw.lognormvariate(7, 1)) + 1
+            piece = sequence[start : start + length]
+            lines = (piece[i : i + 70] for i in range(0, len(piece), 70))
+            file.write(f">contig_{number} length={len(piece)}\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_a_small_file_is_counted():
+    found = estimate_file(DEMO, 500)
+    assert found.exact
+    assert known(found.counts) == truth(DEMO)
+    assert (found.counts.id_letters, found.error, found.text_bytes) == (208, 0.0, DEMO.stat().st_size)
+
+
+def test_pieces_of_a_large_file_come_near_the_truth(many):
+    found = estimate_file(many, 500, exact_bytes=1_000_000, pieces=64, piece_bytes=20_000)
+
+    expected = truth(many)
+    assert not found.exact
+    assert found.read_bytes < 1_300_000
+    assert 0 < found.error < 0.2
+    assert abs(found.counts.frames - expected["frames"]) < expected["frames"] * found.error * 1.5
+    for name in ("sequences", "bases", "windows", "residues"):
+        assert getattr(found.counts, name) == pytest.approx(expected[name], rel=0.1), name
+
+
+@pytest.mark.parametrize("width", [60, 10**9], ids=["lines", "one line"])
+def test_one_long_sequence(tmp_path, width):
+    sequence = "".join(random.Random(2).choices("ACGT", k=4_000_000))
+    path = tmp_path / "genome.fa"
+    path.write_text(">chr1 one\n" + "\n".join(sequence[i : i + width] for i in range(0, len(sequence), width)) + "\n")
+
+    found = estimate_file(path, 500, exact_bytes=1_000_000, pieces=20, piece_bytes=50_000)
+
+    assert found.counts.sequences == pytest.approx(1, abs=4)
+    assert found.counts.bases == pytest.approx(4_000_000, rel=0.001)
+    assert found.counts.windows == pytest.approx(8_000, rel=0.02)
+
+
+@pytest.mark.parametrize(  # bzip2 hands out blocks of 900 kB, which matter only to a file as small as this one
+    ("ending", "compress", "slack"), [("gz", gzip.compress, 0.15), ("bz2", bz2.compress, 0.35)]
+)
+def test_of_a_compressed_file_the_beginning_is_read(many, tmp_path, ending, compress, slack):
+    path = tmp_path / f"many.fa.{ending}"
+    path.write_bytes(compress(many.read_bytes()))
+
+    whole, part = estimate_file(path, 500), estimate_file(path, 500, exact_bytes=1_000_000)
+
+    assert whole.exact
+    assert known(whole.counts) == truth(many)
+    assert not part.exact
+    assert part.how.startswith("the first ")
+    assert 2_000_000 <= part.read_bytes < 4_000_000
+    assert part.text_bytes == pytest.approx(many.stat().st_size, rel=slack)
+    assert part.counts.frames == pytest.approx(whole.counts.frames, rel=slack + 0.1)
+
+
+def test_fastq_records_are_found_in_the_middle(tmp_path):
+    draw = random.Random(3)
+    path = tmp_path / "reads.fq"
+    reads = ["".join(draw.choices("ACGT", k=150)) for _ in range(20_000)]
+    quality = [("@" + "".join(draw.choices("@+>I", k=149))) for _ in reads]  # a quality line may look like a header
+    path.write_text("".join(f"@read_{i}\n{r}\n+\n{q}\n" for i, (r, q) in enumerate(zip(reads, quality, strict=True))))
+
+    found = estimate_file(path, 500, exact_bytes=1_000_000, pieces=30, piece_bytes=20_000)
+
+    expected = truth(path)
+    assert found.counts.sequences == pytest.approx(20_000, rel=0.01)
+    assert found.counts.bases == pytest.approx(3_000_000, rel=0.01)
+    assert found.counts.frames == pytest.approx(expected["frames"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04" + b"x" * 3_000_000, "zip"),
+        (b">a\nACGT\n" + b"ACGT!" * 600_000, "a piece of it"),
+        (None, "no such file"),
+    ],
+    ids=["another format", "a foreign letter", "absent"],
+)
+def test_what_is_no_sequence_file_is_refused(tmp_path, content, message):
+    path = tmp_path / "file.fa"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        estimate_file(path, 500, exact_bytes=1_000_000)
