@@ -20,11 +20,11 @@ class HomeError(VirnucError):
 
 
 def _mark_only(home: Path) -> None:
-    """Layout 1 is layout 0 with a mark."""
+    """Nothing moves: 1 has a mark; in 2, `dagster.yaml` may name classes that older versions do not have."""
 
 
 #: Version -> the step that leads to the next one. A step may be repeated after a crash.
-UPGRADES: dict[int, Callable[[Path], None]] = {0: _mark_only}
+UPGRADES: dict[int, Callable[[Path], None]] = {0: _mark_only, 1: _mark_only}
 HOME_VERSION = len(UPGRADES)
 
 

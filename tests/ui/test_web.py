@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ui_kit import ASSETS, Web, running
+from ui_kit import ASSETS, LAUNCH, Web, running
 
 from virnuc_dagster.cli import main
 
@@ -71,6 +71,26 @@ def test_selected_partitions_are_materialized_and_finished_ones_are_not_touched(
         assert after[shards[1]] != whole[stage][shards[1]]
         assert len({json.loads(version[shards[1]])["sha256"] for version in (after, whole[stage])}) == 1
     assert report.read_bytes() == expected
+
+
+def test_one_request_for_shards_and_batches_together(home, web):
+    stages = ["dnabert_s_embeddings", "esm2_embeddings", "predictions"]
+    everything = ["sequence_batch", *stages, "batch_report"]
+    whole = {stage: records(home, stage) for stage in stages}
+    (batch,) = records(home, "sequence_batch")
+    report = home / "reports" / batch / "sequences.tsv"
+    expected = report.read_bytes()
+    report.unlink()
+    for path in (home / "store" / "predictions").rglob("*.*"):
+        path.unlink()
+    mixed = {"partitionNames": [*whole["predictions"], batch], "assetSelection": [{"path": [n]} for n in everything]}
+    refused = web.query(LAUNCH, params=mixed)["launchPartitionBackfill"]
+    assert refused["__typename"] == "PartitionKeysNotFoundError"  # one list of names for two kinds of partitions
+
+    assert web.outcome(web.backfill_everything(everything)) == "COMPLETED_SUCCESS"
+
+    assert {s: records(home, s).keys() for s in stages} == {s: whole[s].keys() for s in stages}
+    assert report.read_bytes() == expected  # made after the predictions, in the same request
 
 
 def test_dagster_asset_materialize_uses_the_same_home(home):

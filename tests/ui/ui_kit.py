@@ -37,6 +37,10 @@ mutation ($params: ExecutionParams!) {
 RUN_STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
+def _selected(assets: list[str]) -> dict:
+    return {"assetSelection": [{"path": [name]} for name in assets]}
+
+
 class Web:
     """The GraphQL end of a running `virnuc up`."""
 
@@ -55,10 +59,17 @@ class Web:
 
     def backfill(self, assets: list[str], partitions: list[str]) -> str:
         """Ask for partitions of assets as a click on "Materialize" does; returns the backfill's id."""
-        params = {"assetSelection": [{"path": [name]} for name in assets], "partitionNames": partitions}
+        return self.backfill_of({"partitionNames": partitions, **_selected(assets)})
+
+    def backfill_of(self, params: dict) -> str:
+        """Ask for a backfill in Dagster's own terms; returns its id."""
         launched = self.query(LAUNCH, params=params)["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return launched["backfillId"]
+
+    def backfill_everything(self, assets: list[str]) -> str:
+        """Ask for all partitions of assets, as "Materialize all" does, whatever their partitions are."""
+        return self.backfill_of({"allPartitions": True, **_selected(assets)})
 
     def launch(self, assets: list[str], tags: dict[str, str]) -> str:
         """Launch one run of assets, as the launchpad does; returns its id."""
