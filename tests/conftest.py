@@ -1,4 +1,6 @@
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,23 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference data is not at {SHARED}")
     return SHARED
+
+
+def deaf_to() -> set[signal.Signals]:
+    """Signals that end a process, of those that a process started now would not hear."""
+    ending = {signal.SIGINT, signal.SIGTERM}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    return {number for number in ending if number in blocked or signal.getsignal(number) is signal.SIG_IGN}
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """What a test does to the environment ends with it; no later child is deaf to signals."""
+    environment, before = dict(os.environ), deaf_to()
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    assert deaf_to() == before
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
