@@ -31,7 +31,7 @@ _FRAME_ROWS_BYTES, _WINDOW_ROWS_BYTES, _PROVENANCE_BYTES = 90, 80, 2_350
 #: in SQLite, which keeps a run's events twice (python bench/scale.py: 35 kB in the index; as much in the run's file).
 EVENTS_A_SHARD, DATABASE_BYTES_A_SHARD = 9, 72_000
 #: Seconds of a run around the computing of a shard, three assets together (python bench/overhead.py).
-OVERHEAD_SECONDS_A_SHARD = 0.16
+OVERHEAD_SECONDS_A_SHARD = 0.07
 
 
 @dataclass(frozen=True)
