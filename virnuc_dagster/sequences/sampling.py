@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import BinaryIO
 
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.sequences.reader import SequenceRecord, read_sequences
@@ -128,7 +129,7 @@ def estimate_file(
     return _extrapolated(texts, total, how, window_length, keep, name)
 
 
-def _at(file: io.BufferedReader, start: int, size: int) -> bytes:
+def _at(file: BinaryIO, start: int, size: int) -> bytes:
     file.seek(start)
     return file.read(size).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
