@@ -20,7 +20,7 @@ class HomeError(VirnucError):
 
 
 def _mark_only(home: Path) -> None:
-    """Nothing moves: 1 has a mark; 2 may name classes of this package in `dagster.yaml` that older ones do not have."""
+    """Nothing moves: 1 has a mark; in 2, `dagster.yaml` may name classes that older versions do not have."""
 
 
 #: Version -> the step that leads to the next one. A step may be repeated after a crash.

@@ -55,7 +55,7 @@ def prepare_instance(settings: Settings) -> None:
         write_atomic(config, shipped_config(settings.instance))
     elif hashlib.sha256(config.read_bytes()).hexdigest() in SHIPPED[:-1]:
         write_atomic(config, shipped_config())
-    on_postgres = "postgres" in ((yaml.safe_load(config.read_bytes()) or {}).get("storage") or {})
+    on_postgres = _is_on_postgres(config)
     if settings.instance == "postgres" and not on_postgres:
         raise InstanceError(
             f"{config} is not of an instance on Postgres, which the setting `instance` asks for",
@@ -63,6 +63,13 @@ def prepare_instance(settings: Settings) -> None:
         )
     if on_postgres:
         _check_postgres(config)
+
+
+def _is_on_postgres(config: Path) -> bool:
+    try:
+        return "postgres" in yaml.safe_load(config.read_bytes())["storage"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return False  # what is wrong with the file Dagster says
 
 
 def _check_postgres(config: Path) -> None:
@@ -75,9 +82,12 @@ def _check_postgres(config: Path) -> None:
 
 
 def shipped_config(instance: str = "sqlite") -> bytes:
-    """The `dagster.yaml` of a new home: `sqlite`, or `postgres`."""
-    names = ("instance.postgres.yaml", "instance.yaml") if instance == "postgres" else ("instance.yaml",)
-    return b"".join(files("virnuc_dagster").joinpath(name).read_bytes() for name in names)
+    """The `dagster.yaml` of a new home: `sqlite`, or `postgres`, which needs no class of our own for its storage."""
+    shipped = files("virnuc_dagster").joinpath("instance.yaml").read_bytes()
+    if instance != "postgres":
+        return shipped
+    rest = re.sub(rb"(?m)^instance_class:\n(?: .*\n)+", b"", shipped.partition(b"\n")[2])
+    return files("virnuc_dagster").joinpath("instance.postgres.yaml").read_bytes() + rest
 
 
 def missing_settings(settings: Settings) -> list[str]:
@@ -99,7 +109,7 @@ def missing_settings(settings: Settings) -> list[str]:
         ) from error
     wanted = yaml.safe_load(shipped_config(settings.instance))
     if "storage" in found:  # a database of the user's own
-        wanted.pop("instance_class")
+        wanted.pop("instance_class", None)
     return list(_absent(wanted, found, ""))
 
 

@@ -1,6 +1,6 @@
 """What a run asks of Kubernetes: tags for dagster-k8s' run launcher, computed from what the run computes with.
 
-Plain data: dagster-k8s itself is needed only where it launches (deploy/kubernetes.md).
+Plain data: dagster-k8s itself is needed only where it launches (deploy/README.md).
 """
 
 import json

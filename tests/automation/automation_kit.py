@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from virnuc_dagster.automation.backfill import Survey
-from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.checkpoints import open_store
 from virnuc_dagster.definitions import build_definitions
 from virnuc_dagster.instance import prepare_instance
 from virnuc_dagster.ledger import Ledger
@@ -40,7 +40,7 @@ class Platform:
         prepare_instance(self.settings)
         self.instance = dg.DagsterInstance.ephemeral()
         self.definitions = build_definitions(settings=self.settings)
-        self.store = LocalStore(self.settings.store)
+        self.store = open_store(str(self.settings.store))
         self.ledger = Ledger(self.home)
 
     def with_settings(self, **values: object) -> "Platform":

@@ -5,26 +5,16 @@ import resource
 import signal
 import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-import pytest
 
 from virnuc_dagster.backends import ray_worker
 from virnuc_dagster.stages.shards import EmbeddingStage, PredictionStage
 
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 FOLDER_VARIABLE = "VIRNUC_RAY_KIT"
-
-
-def require_ray() -> None:
-    """Skip without Ray, unless VIRNUC_REQUIRE_ALL forbids skipping."""
-    if find_spec("ray") is None:
-        if os.environ.get("VIRNUC_REQUIRE_ALL"):
-            pytest.fail("the extra `ray` is not installed")
-        pytest.skip("the extra `ray` is not installed")
 
 
 class Computed(NamedTuple):

@@ -17,7 +17,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from pipeline_kit import DEMO
-from ray_kit import NODE, Kit, KitWorker, kill_node, require_ray, start_cluster
+from ray_kit import NODE, Kit, KitWorker, kill_node, start_cluster
 
 from virnuc_dagster.backends import BackendError, local, ray_pool
 from virnuc_dagster.backends.ray_pool import ATTEMPTS_MAX, RayPool, WorkerLostError
@@ -37,7 +37,7 @@ STAGES = (DNABERT_S, ESM2, PREDICTIONS)
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory):
-    require_ray()
+    pytest.importorskip("ray", reason="needs the extra [ray]")
     return Kit(tmp_path_factory.mktemp("kit"))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
 from pipeline_kit import DEMO
-from ray_kit import NODE, Kit, KitWorker, kill_node, require_ray, start_cluster
+from ray_kit import NODE, Kit, KitWorker, kill_node, start_cluster
 from s3_kit import CREDENTIALS, new_bucket, service
 
 from virnuc_dagster.backends import ray_pool
@@ -34,7 +34,7 @@ def s3(monkeypatch):
 @pytest.fixture
 def cluster(s3, tmp_path, monkeypatch):
     """Two nodes of one CPU."""
-    require_ray()
+    pytest.importorskip("ray", reason="needs the extra [ray]")
     import ray
 
     environment, scratch = dict(os.environ), tempfile.mkdtemp(prefix="vr-", dir="/tmp")

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 import psutil
+import pytest
 from pipeline_kit import SHARDS, Home
-from ray_kit import require_ray
 
 from virnuc_dagster.cli import main
 from virnuc_dagster.report import paths
@@ -48,7 +48,7 @@ def start(home: Home) -> subprocess.Popen:
 
 
 def test_stopped_twice_then_killed_then_finished(tmp_path, monkeypatch):
-    require_ray()
+    pytest.importorskip("ray", reason="needs the extra [ray]")
     monkeypatch.setenv("DAGSTER_HOME", "")
     before = ray_folders()
     home, whole = Home(tmp_path), tmp_path / "whole"

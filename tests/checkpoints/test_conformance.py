@@ -271,7 +271,7 @@ def test_a_service_that_does_not_answer_is_a_named_error(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("VIRNUC_STORE_PATIENCE_SECONDS", "1")
     store = open_store(f"s3://bucket-{os.getpid()}/x")
 
     with pytest.raises(StorageError, match="s3://bucket") as caught:

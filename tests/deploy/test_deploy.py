@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from virnuc_dagster.automation.steps import SHARDS_JOB
+from virnuc_dagster.definitions import build_definitions
 from virnuc_dagster.errors import SettingsError
+from virnuc_dagster.instance import shipped_config
 from virnuc_dagster.kubernetes import CONFIG_TAG, GPU_RESOURCE, run_tags
 from virnuc_dagster.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-PACKAGE = Path(__file__).parents[2] / "virnuc_dagster"
 
 
 def read(path: Path) -> dict:
@@ -19,8 +21,9 @@ def read(path: Path) -> dict:
 
 
 def test_the_postgres_instance_is_the_one_that_virnuc_writes():
-    written = read(PACKAGE / "instance.postgres.yaml") | read(PACKAGE / "instance.yaml")
+    written, sqlite = yaml.safe_load(shipped_config("postgres")), yaml.safe_load(shipped_config())
     assert read(DEPLOY / "dagster.postgres.yaml") == written
+    assert written.keys() - {"storage"} == sqlite.keys() - {"instance_class"}
 
 
 def test_compose_starts_each_part_once_on_loopback_and_holds_no_secret():
@@ -83,3 +86,16 @@ def test_run_tags_are_what_dagster_k8s_understands():
     config = get_user_defined_k8s_config(run_tags("cuda:1", cpus=0.5, memory_gib=0.5))
     assert config.container_config["resources"]["limits"] == {"memory": "512Mi", GPU_RESOURCE: "1"}
     assert config.pod_spec_config["tolerations"][0]["key"] == GPU_RESOURCE
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "device", "gpus"), [(True, "cuda", "1"), (True, "cpu", None), (False, "cuda", None)]
+)
+def test_runs_over_shards_ask_for_their_gpu_where_runs_are_pods(tmp_path, kubernetes, device, gpus):
+    settings = Settings(home=tmp_path, kubernetes=kubernetes, device=device)
+
+    tags = build_definitions(settings=settings).resolve_job_def(SHARDS_JOB).tags
+
+    assert (CONFIG_TAG in tags) == kubernetes
+    limits = json.loads(tags[CONFIG_TAG])["container_config"]["resources"]["limits"] if kubernetes else {}
+    assert limits.get(GPU_RESOURCE) == gpus

@@ -86,9 +86,10 @@ def test_the_graph_shows_every_asset_with_its_status(page):
 
 def test_sensors_and_schedules_are_on(page):
     page.goto("/automation")
-    for name in ("inbox_arrivals", "batch_progress", "failure_alert", "scheduled_backfill", "scheduled_audit"):
+    names = ("inbox_arrivals", "batch_progress", "failure_alert", "late_alert", "scheduled_backfill", "scheduled_audit")
+    for name in names:
         page.get_by_text(name, exact=True).wait_for()
-    wait_for(lambda: page.locator("input:checked").count() == 5)
+    wait_for(lambda: page.locator("input:checked").count() == len(names))
 
 
 def test_a_report_is_one_click_away(home, page):

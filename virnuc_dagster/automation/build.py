@@ -11,6 +11,7 @@ from virnuc_dagster.automation.backfill import scheduled_backfill
 from virnuc_dagster.automation.sensors import arrivals, progress
 from virnuc_dagster.automation.steps import ASSETS, BATCH_JOB, CUT, REPORT, SHARDS, SHARDS_JOB
 from virnuc_dagster.automation.take_in import take_in_job
+from virnuc_dagster.kubernetes import run_tags
 from virnuc_dagster.settings import Settings
 
 
@@ -33,6 +34,7 @@ def build_automation(settings: Settings) -> Automation:
         selection=dg.AssetSelection.assets(*ASSETS[SHARDS]),
         description="Both embeddings and the predictions of a range of shards, the models loaded once. Requested by "
         "batch_progress and scheduled_backfill.",
+        tags=run_tags(settings.device) if settings.kubernetes else None,
     )
     batch = dg.define_asset_job(
         BATCH_JOB,
