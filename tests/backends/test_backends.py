@@ -37,7 +37,7 @@ def ray_is_there(monkeypatch):
 
 
 def test_a_cluster_that_does_not_answer_is_said_at_once():
-    require_ray()
+    pytest.importorskip("ray", reason="needs the extra [ray]")
     with socket.socket() as taken:  # bound, but it does not listen
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
