@@ -176,7 +176,7 @@ def clear_dead_runs(instance: dg.DagsterInstance, note: Callable[[str], None]) -
     this, the next run would wait for the slot for ever.
     """
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED)):
-        if process_is_gone(dict(run.tags)):
+        if process_is_gone(dict(run.tags)) and _is_unfinished(instance, run.run_id):
             instance.report_run_failed(run, "The process of this run is gone (killed?). Its finished shards are kept.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             note(f"run {run.run_id[:8]} was killed; its finished shards are kept")
@@ -185,6 +185,12 @@ def clear_dead_runs(instance: dg.DagsterInstance, note: Callable[[str], None]) -
             ended = instance.get_run_by_id(run_id)
             if ended is None or ended.is_finished:
                 instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+
+def _is_unfinished(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Asked once its process is gone: it may have finished and ended after its status was read."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and not run.is_finished
 
 
 def _run_ids_of(instance: dg.DagsterInstance, pool: str) -> set[str]:

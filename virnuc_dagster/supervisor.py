@@ -85,6 +85,8 @@ def supervise(
     stop_seconds: float = 15.0,
     restarts_max: int = 5,
     poll_seconds: float = 0.3,
+    look_after: Callable[[], None] | None = None,
+    look_seconds: float = 20.0,
 ) -> None:
     """Run services until SIGINT or SIGTERM, or until one of them cannot be kept running.
 
@@ -94,6 +96,8 @@ def supervise(
         stop_seconds: How long each may take to end before it is killed.
         restarts_max: Restarts of one service within a minute.
         poll_seconds: How often to look.
+        look_after: Called every `look_seconds`; it must not raise.
+        look_seconds: See there.
 
     Raises:
         ServiceError: A service ended too often.
@@ -102,7 +106,11 @@ def supervise(
     before = {n: signal.signal(n, lambda number, _: stopping.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         started: list[Service] = []
+        looked = time.monotonic()
         while not stopping:
+            if look_after and time.monotonic() - looked >= look_seconds:
+                look_after()
+                looked = time.monotonic()
             if len(started) < len(services) and all(not s.listens_on or s.listens_on.exists() for s in started):
                 started.append(services[len(started)])
                 started[-1].start()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import socket
 import sqlite3
@@ -18,11 +19,19 @@ import pytest
 from automation_kit import Platform, sequences
 
 from virnuc_dagster.automation.alerts import post
-from virnuc_dagster.cli import main
+from virnuc_dagster.cli import main, up
+from virnuc_dagster.instance import clear_dead_runs, open_instance
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import Fingerprint, Ledger
 from virnuc_dagster.locks import AlreadyRunningError, only_one
+from virnuc_dagster.settings import Settings
 from virnuc_dagster.supervisor import Service, ServiceError, supervise
+from virnuc_dagster.writer import HOST_TAG, PID_TAG, STARTED_TAG, process_tags
+
+
+@dg.job
+def nothing() -> None:
+    """For runs that are only recorded."""
 
 
 def python(code: str) -> list[str]:
@@ -55,6 +64,47 @@ def test_a_service_that_ends_is_started_again_and_all_stop_on_a_signal(tmp_path)
 def test_a_service_that_keeps_ending_is_given_up():
     with pytest.raises(ServiceError, match="ended 3 times within a minute, at last with code 7"):
         supervise([Service("bad", python("raise SystemExit(7)"))], print, poll_seconds=0.02, restarts_max=2)
+
+
+def test_runs_of_dead_processes_are_looked_for_while_the_services_run(tmp_path, monkeypatch):
+    """Dagster's code server tells of a dead run worker, but never again after an error, such as a full disk."""
+    with open_instance(Settings(home=tmp_path)) as instance:
+        gone = {HOST_TAG: platform.node(), PID_TAG: "4194305", STARTED_TAG: "1.00"}  # beyond the largest pid of Linux
+        alive = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED, tags=process_tags())
+        dead = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED, tags=gone)
+        refusals = [sqlite3.OperationalError("database or disk is full")]
+        found = type(instance).get_runs
+
+        def get_runs(*arguments: object, **named: object) -> object:
+            if refusals:
+                raise refusals.pop()
+            if instance.get_run_by_id(dead.run_id).is_finished:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return found(instance, *arguments, **named)
+
+        monkeypatch.setattr(instance, "get_runs", get_runs)
+        service = Service("any", python("import time; time.sleep(60)"))
+        supervise(
+            [service], print, poll_seconds=0.02, look_seconds=0.1, look_after=lambda: up._clear_dead_runs(instance)
+        )
+
+        assert not refusals
+        assert instance.get_run_by_id(dead.run_id).status == dg.DagsterRunStatus.FAILURE
+        assert instance.get_run_by_id(alive.run_id).status == dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_that_finished_and_ended_meanwhile_is_not_marked_failed(tmp_path, monkeypatch):
+    with open_instance(Settings(home=tmp_path)) as instance:
+        run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+
+        def ends(_: dict[str, str]) -> bool:  # after its status was read
+            succeeded = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, job_name="nothing")
+            instance.report_dagster_event(succeeded, run.run_id)
+            return True
+
+        monkeypatch.setattr("virnuc_dagster.instance.process_is_gone", ends)
+        clear_dead_runs(instance, print)
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.SUCCESS
 
 
 def test_services_wait_for_the_one_they_need(tmp_path):

@@ -3,6 +3,7 @@
 import importlib
 import pickle
 import pkgutil
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -15,7 +16,7 @@ import yaml
 import virnuc_dagster
 from virnuc_dagster import backends
 from virnuc_dagster.backends import BackendError, local, ray_pool
-from virnuc_dagster.backends.ray_cluster import Crew, plan_crew
+from virnuc_dagster.backends.ray_cluster import Crew, connected, plan_crew
 from virnuc_dagster.backends.ray_pool import RayPool
 from virnuc_dagster.backends.ray_worker import Worker, describe_job
 from virnuc_dagster.checkpoints import CheckpointDamagedError, LocalStore, NoSpaceError
@@ -33,6 +34,20 @@ from virnuc_dagster.stages.shards import ESM2, ComputeOptions, EmbeddingStage
 @pytest.fixture
 def ray_is_there(monkeypatch):
     monkeypatch.setattr(backends, "find_spec", lambda name: object())
+
+
+def test_a_cluster_that_does_not_answer_is_said_at_once():
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    with socket.socket() as taken:  # bound, but it does not listen
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        started = time.monotonic()
+        with (
+            pytest.raises(BackendError, match=f"cannot use the Ray cluster at {address}"),
+            connected(address, "cpu", 1, 1),
+        ):
+            pass
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,8 @@ def test_a_url_with_credentials_is_refused_without_repeating_them():
 def test_an_unknown_service_is_named():
     with pytest.raises(StorageError, match="gopher"):
         open_store("gopher://bucket/x")
+    with pytest.raises(StorageError, match="ftp://"):  # fsspec knows it and connects at once
+        open_store("ftp://no.such.host.invalid/x")
 
 
 def test_a_bucket_that_is_not_there_is_a_named_error(s3_service, monkeypatch):

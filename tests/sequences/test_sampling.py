@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import itertools
+import os
 import random
 from pathlib import Path
 
@@ -129,3 +130,31 @@ def test_what_is_no_sequence_file_is_refused(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         estimate_file(path, 500, exact_bytes=1_000_000)
+
+
+@pytest.mark.parametrize(("compress", "ratio"), [(gzip.compress, 900), (bz2.compress, 100_000)], ids=["gz", "bz2"])
+def test_a_file_of_almost_nothing_is_not_taken_for_half_of_it(tmp_path, compress, ratio):
+    path = tmp_path / "a.fa"
+    path.write_bytes(compress(b">a\n" + b"A" * 200_000_000))
+    assert 200_000_000 / path.stat().st_size > ratio
+
+    found = estimate_file(path, 500, exact_bytes=1_000_000, pieces=4)
+
+    assert found.read_bytes == 2_000_000
+    assert found.text_bytes == pytest.approx(200_000_000, rel=0.1)
+    assert found.counts.bases == pytest.approx(200_000_000, rel=0.1)
+
+
+def test_what_is_no_plain_file_is_named(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in ((tmp_path, "is a directory"), (tmp_path / "pipe", "no plain file"), (Path("-"), "no plain")):
+        with pytest.raises(InputError, match=message):
+            estimate_file(path, 500)
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.fa").write_text(">a\nACGT\n")
+    monkeypatch.setattr(Path, "open", denied)  # root may read everything
+    with pytest.raises(InputError, match="not allowed to read it"):
+        estimate_file(tmp_path / "a.fa", 500)

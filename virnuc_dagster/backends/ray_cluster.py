@@ -8,9 +8,11 @@ import contextlib
 import logging
 import math
 import os
+import re
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,6 +104,7 @@ def connected(address: str, device: str, threads: int, workers: int) -> Iterator
         stack.callback(ray.shutdown)
         with _handlers_kept():
             try:
+                _check_answers(address)
                 ray.init(namespace="virnuc", log_to_driver=False, logging_level=logging.ERROR, **options)
             except (OSError, RuntimeError, ValueError) as error:
                 where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
@@ -111,6 +114,12 @@ def connected(address: str, device: str, threads: int, workers: int) -> Iterator
                     "token; or unset VIRNUC_RAY_ADDRESS and RAY_ADDRESS to start one here",
                 ) from error
         yield _crew(device, threads, workers)
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError if nothing listens at `host:port`: Ray itself would try for more than four minutes."""
+    if found := re.fullmatch(r"([^/:\s]+):(\d{1,5})", address):
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
 
 
 def _crew(device: str, threads: int, workers: int) -> Crew:

@@ -75,7 +75,7 @@ class ObjectMedium:
             self.files = self.root.fs
             if self.s3:
                 self.files.retries = 2
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, OSError) as error:
             extra = _EXTRAS.get(parts.scheme)
             raise StorageError(
                 f"{url}: {error}",

@@ -1,5 +1,6 @@
 """`virnuc up`: the web UI, the daemon and the reports of this home's Dagster instance, until Ctrl-C."""
 
+import contextlib
 import os
 import socket
 import sys
@@ -59,9 +60,25 @@ def up(port: int, host: str, **flags: Any) -> int:
             note(f"inbox:  {settings.inbox}  ({'watched' if settings.automation else 'automation is off'})")
             with tempfile.TemporaryDirectory(prefix="virnuc-") as folder:
                 reports = [str(settings.reports), host, str(reports_port)]
-                supervise([*services(Path(folder), host, port), report_service(reports)], note)
+                parts = [*services(Path(folder), host, port), report_service(reports)]
+                supervise(parts, note, look_after=lambda: _clear_dead_runs(instance))
     note("stopped")
     return 0
+
+
+def _clear_dead_runs(instance: Any) -> None:
+    """Mark runs failed that died without anyone being told, so that their slots are free again.
+
+    Dagster's code server does that itself, but the thread that does ends for good at the first error, such as a full
+    disk: the run would count as started, and every later one wait for it, until `virnuc up` is started anew.
+    """
+    from virnuc_dagster.instance import clear_dead_runs
+
+    try:
+        clear_dead_runs(instance, note)
+    except Exception as error:  # whatever it is, the next look may succeed
+        with contextlib.suppress(OSError):  # this text, too, may go to a full disk
+            note(f"dead runs could not be looked for: {error}")
 
 
 def services(folder: Path, host: str, port: int) -> list[Any]:

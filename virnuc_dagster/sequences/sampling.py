@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import BinaryIO
 
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.sequences.reader import SequenceRecord, read_sequences
-from virnuc_dagster.sequences.streams import BLOCK_SIZE, is_compressed, text_blocks
+from virnuc_dagster.sequences.streams import BLOCK_SIZE, is_compressed, opened, text_blocks
 from virnuc_dagster.sequences.translation import frame_id, open_frames
 
 EXACT_BYTES = 32_000_000
@@ -102,20 +103,21 @@ def estimate_file(
     Raises:
         InputError: It is no readable sequence file, as far as it was read.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file", hint="check the path; a pipe cannot be sampled", path=str(path))
-    size, name, keep = path.stat().st_size, path.name, -(-keep_frames // pieces)
-    with path.open("rb") as file:
+    if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise InputError(f"{path}: is no plain file", hint="a pipe cannot be sampled: give a file", path=str(path))
+    name, keep = path.name, -(-keep_frames // pieces)
+    with opened(path, str(path)) as file:
+        size = path.stat().st_size
         compressed = is_compressed(file.read(BLOCK_SIZE))
         if not compressed and size <= exact_bytes:
             return _counted(read_sequences(path, name=name), size, window_length, keep_frames)
         if compressed:
             file.seek(0)
-            text, ended = _beginning(text_blocks(file, name=name), 2 * exact_bytes)
-            if ended:
+            text, length = _beginning(text_blocks(file, name=name), 2 * exact_bytes)
+            if length == len(text):
                 records = read_sequences(io.BytesIO(text), name=name)
                 return _counted(records, len(text), window_length, keep_frames)
-            total = round(size * len(text) / file.tell())
+            total = round(size * length / file.tell())
             cut = -(-len(text) // pieces)
             texts = [text[start : start + cut] for start in range(0, len(text), cut)]
             how = f"the first {len(text) / 1e6:.0f} MB of text stand for about {total / 1e6:,.0f} MB"
@@ -127,21 +129,21 @@ def estimate_file(
     return _extrapolated(texts, total, how, window_length, keep, name)
 
 
-def _at(file: io.BufferedReader, start: int, size: int) -> bytes:
+def _at(file: BinaryIO, start: int, size: int) -> bytes:
     file.seek(start)
     return file.read(size).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _beginning(blocks: Iterable[bytes], size: int) -> tuple[bytes, bool]:
-    """Text up to a size, and whether that is all of it."""
+def _beginning(blocks: Iterable[bytes], size: int) -> tuple[bytes, int]:
+    """Text up to a size, and how much was decompressed for it: more, unless the text is all there is."""
     found: list[bytes] = []
     length = 0
     for block in blocks:
-        if length >= size:
-            return b"".join(found), False
-        found.append(block)
+        found.append(block[: max(0, size - length)])  # one block of a file of zeros may be a gigabyte
         length += len(block)
-    return b"".join(found), True
+        if length > size:
+            break
+    return b"".join(found), length
 
 
 def _counted(records: Iterator[SequenceRecord], size: int, window_length: int, keep: int) -> Estimate:

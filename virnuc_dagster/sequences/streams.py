@@ -68,11 +68,16 @@ def text_blocks(source: Path | BinaryIO, *, name: str) -> Iterator[bytes]:
     Raises:
         InputError: The file cannot be opened or read, or its compressed data are damaged or incomplete.
     """
-    with _opened(source, name) as stream:
+    with opened(source, name) as stream:
         yield from _unix_lines(_joined(_decompressed(_raw_blocks(stream, name), name)))
 
 
-def _opened(source: Path | BinaryIO, name: str) -> AbstractContextManager[BinaryIO]:
+def opened(source: Path | BinaryIO, name: str) -> AbstractContextManager[BinaryIO]:
+    """Open a file to be read; a stream is passed on and left open.
+
+    Raises:
+        InputError: The file cannot be opened.
+    """
     if not isinstance(source, Path):
         return nullcontext(source)
     try:
