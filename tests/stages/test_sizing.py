@@ -81,4 +81,4 @@ def test_narrow_embeddings_allow_larger_shards():
 
 
 def test_time_adds_up():
-    assert sizing.seconds_of_run([10.0, 5.0], 100) == pytest.approx(31.0)
+    assert sizing.seconds_of_run([10.0, 5.0], 100) == pytest.approx(15.0 + 100 * sizing.OVERHEAD_SECONDS_A_SHARD)
