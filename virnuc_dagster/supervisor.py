@@ -44,7 +44,7 @@ class Service:
     def start(self) -> None:
         """Start it in a process group of its own: Ctrl-C reaches the supervisor alone, which stops all in order."""
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            self.command, start_new_session=True, preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL
+            self.command, start_new_session=True, preexec_fn=_made_mortal, stdin=subprocess.DEVNULL
         )
 
     def stop(self, seconds: float) -> None:
@@ -72,8 +72,14 @@ def _group_alive(group: int, seconds: float) -> bool:
     return True
 
 
-def _die_with_parent() -> None:
-    """Linux: if the supervisor is killed, its processes end too, and no second daemon is left behind."""
+def _made_mortal() -> None:
+    """In a service, before its program starts.
+
+    It hears SIGINT, also as a child of a shell's background job, which does not: Dagster gives SIGTERM whatever SIGINT
+    has, so it would hear neither. And, on Linux, if the supervisor is killed it ends too, so that no second daemon is
+    left behind.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -38,6 +38,21 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+def test_a_service_hears_signals_also_in_a_background_job(tmp_path):
+    """`virnuc up &` in a script ignores SIGINT; Dagster then has its processes ignore SIGTERM as well."""
+    seen = tmp_path / "seen"
+    code = f"import signal, pathlib; pathlib.Path({str(seen)!r}).write_text(signal.getsignal(signal.SIGINT).__name__)"
+    service = Service("one", python(code))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        service.start()
+        service.process.wait(20)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert seen.read_text() == "default_int_handler"
+
+
 def test_a_service_that_ends_is_started_again_and_all_stop_on_a_signal(tmp_path):
     starts = tmp_path / "starts"
     short = f"open({str(starts)!r}, 'a').write('x')"
