@@ -27,8 +27,8 @@ def nothing_leaks() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that mostly wait for daemons come first, so that no worker is left with them at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in ("ui", "s3", "postgres"))
+    """Tests that wait for a daemon's ticks come first, so that no worker is left alone with them at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "ui")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
