@@ -3,35 +3,18 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
 from pipeline_kit import SHARDS, Call, Home
-from s3_kit import SECRET, Way, client_environment, free_port, new_bucket, service
+from s3_kit import SECRET, Way, client_environment, new_bucket
 
 from virnuc_dagster.checkpoints import Level, open_store
 from virnuc_dagster.cli import main
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.audit import COMPUTED
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with service() as found:
-        yield found
-
-
-@pytest.fixture
-def way(port, monkeypatch) -> Iterator[Way]:
-    found = Way(free_port(), port)
-    found.open()
-    for name, value in found.environment.items():
-        monkeypatch.setenv(name, value)
-    yield found
-    found.cut()
 
 
 @pytest.fixture(scope="module")

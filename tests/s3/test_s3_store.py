@@ -7,13 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
 import torch
-from s3_kit import SECRET, Way, client_environment, free_port, new_bucket, service
+from s3_kit import SECRET, Way, client_environment, new_bucket
 
 from virnuc_dagster.checkpoints import CheckpointKey, Level, ServiceAwayError, StorageError, object_medium, open_store
 
@@ -28,22 +27,6 @@ for number in range(int(sys.argv[2]), 10**6):
     store.save(key, {"ids": [f"f{i}" for i in range(200)], "data": data}, {"number": number})
     print(number, flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with service() as found:
-        yield found
-
-
-@pytest.fixture
-def way(port, monkeypatch) -> Iterator[Way]:
-    found = Way(free_port(), port)
-    found.open()
-    for name, value in found.environment.items():
-        monkeypatch.setenv(name, value)
-    yield found
-    found.cut()
 
 
 def payload(number: float, rows: int = 200, dim: int = 64) -> dict:
