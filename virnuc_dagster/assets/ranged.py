@@ -74,14 +74,7 @@ def run_shards(
         if outcome.changed:
             context.log.info(f"{key} was computed again: {'; '.join(map(str, outcome.changed))}")
         shown = describe(store.load(shard_checkpoint(stage.name, key))) if describe and not outcome.reused else {}
-        metadata = {
-            **shown,
-            **facts,
-            **outcome.facts,
-            **_rates(outcome),
-            "reused": outcome.reused,
-            **record_metadata(outcome.record),
-        }
+        metadata = {**shown, **facts, **_facts(outcome)}
         if len(keys) > 1 and not outcome.reused:
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
         shown_at_end[key] = metadata
@@ -155,6 +148,15 @@ def _count_frames(store: CheckpointStore, keys: list[str]) -> int:
             continue  # reported when the shard's turn comes
         total += record.rows if record else 0
     return total
+
+
+def _facts(ensured: Ensured) -> dict[str, Any]:
+    return {
+        **ensured.facts,
+        **_rates(ensured),
+        "reused": ensured.reused,
+        **record_metadata(ensured.record),
+    }
 
 
 def _rates(ensured: Ensured) -> dict[str, Any]:
