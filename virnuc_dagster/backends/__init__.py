@@ -4,9 +4,8 @@ A backend is one function. Which one a run uses is its setting `backend`; what a
 it is committed is the same for all of them and is in `stages`. No Dagster here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Protocol
 
 from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.errors import VirnucError
@@ -19,24 +18,10 @@ class BackendError(VirnucError):
     """The workers cannot be had, or cannot work together with this process."""
 
 
-class Backend(Protocol):
-    """Brings shards to their wanted state; a shard that fails does not stop the others."""
-
-    def __call__(
-        self,
-        stage: ShardStage,
-        shards: Sequence[str],
-        store: CheckpointStore,
-        progress: Progress,
-        writer: Mapping[str, str],
-        /,
-    ) -> Iterator[tuple[str, Ensured | Exception]]:
-        """Every shard once, in any order: `Ensured` after its commit, or the error that kept it from being committed.
-
-        Once the disk is full, shards that would have to be computed are not tried (`NotTriedError`).
-        """
-        ...
-
+Backend = Callable[
+    [ShardStage, Sequence[str], CheckpointStore, Progress, Mapping[str, str]], Iterator[tuple[str, Ensured | Exception]]
+]
+"""Brings shards to their wanted state: see `ensure_shards`, with the shards in any order."""
 
 local: Backend = ensure_shards
 
