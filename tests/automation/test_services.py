@@ -17,6 +17,7 @@ from unittest import mock
 import dagster as dg
 import pytest
 from automation_kit import Platform, sequences
+from ports_kit import free_port
 
 from virnuc_dagster.automation.alerts import post
 from virnuc_dagster.cli import main, up
@@ -292,11 +293,14 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path):
 
 
 def test_a_second_up_on_a_home_is_refused(tmp_path):
+    """Also on the first one's port: who forgot that it runs must not be told to take another."""
     (tmp_path / "dagster").mkdir()
-    with only_one(tmp_path / "dagster" / "up.lock", "http://127.0.0.1:1, process 2", "stop it"):
-        done = subprocess.run(
-            [sys.executable, "-m", "virnuc_dagster", "up", "--home", str(tmp_path), "--port", "39117"],
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+    port = free_port(following=1)
+    with (
+        only_one(tmp_path / "dagster" / "up.lock", "http://127.0.0.1:1, process 2", "stop it"),
+        socket.create_server(("127.0.0.1", port)),
+    ):
+        command = [sys.executable, "-m", "virnuc_dagster", "up", "--home", str(tmp_path), "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "already running: http://127.0.0.1:1" in done.stderr

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
 from pipeline_kit import DEMO
 from ray_kit import NODE, Kit, KitWorker, kill_node, start_cluster
-from s3_kit import CREDENTIALS, new_bucket, service
+from s3_kit import environment, new_bucket, service
 
 from virnuc_dagster.backends import ray_pool
 from virnuc_dagster.checkpoints import Level, open_store
@@ -26,7 +26,7 @@ from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 def s3(monkeypatch):
     """The URL of a store on a service that nodes started from now on find by their environment."""
     with service() as port:
-        for name, value in {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", **CREDENTIALS}.items():
+        for name, value in environment(port).items():
             monkeypatch.setenv(name, value)
         yield new_bucket(port)
 

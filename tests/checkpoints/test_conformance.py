@@ -1,15 +1,12 @@
 """What a store promises, whatever it is kept on: the same tests on a folder, in memory, and on an S3 service."""
 
 import os
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Iterator
 
 import pytest
 import torch
+from s3_kit import SECRET, environment, new_bucket, service
 
 from virnuc_dagster.checkpoints import (
     CheckpointDamagedError,
@@ -32,25 +29,20 @@ def payload(seed: int, rows: int = 20, dim: int = 8) -> dict:
     return {"ids": [f"s_chunk_{i}F1" for i in range(rows)], "data": data}
 
 
-@pytest.fixture(scope="session")
-def s3_service() -> Iterator[str]:
-    """The URL of an S3 service of our own on loopback, in a process of its own, with a bucket `virnuc`."""
+@pytest.fixture(scope="module")
+def s3_service() -> Iterator[int]:
+    """The port of an S3 service of our own on loopback, in a process of its own."""
     pytest.importorskip("s3fs", reason="needs the extra [s3]")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert time.monotonic() < deadline, "the S3 service does not answer"
-            assert server.poll() is None, "the S3 service ended"
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
+    with service() as port:
+        yield port
+
+
+@pytest.fixture
+def on_s3(s3_service, monkeypatch) -> int:
+    """The service's port; stores of this test find it."""
+    for name, value in environment(s3_service).items():
+        monkeypatch.setenv(name, value)
+    return s3_service
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])
@@ -59,16 +51,7 @@ def store(request, tmp_path, monkeypatch) -> Store:
         return open_store(tmp_path / "store")
     if request.param == "memory":
         return open_store(f"memory://{uuid.uuid4().hex}/store")
-    service = request.getfixturevalue("s3_service")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", service)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    import s3fs
-
-    bucket = f"virnuc-{uuid.uuid4().hex[:8]}"
-    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(bucket)
-    return open_store(f"s3://{bucket}/lab/store")
+    return open_store(new_bucket(request.getfixturevalue("on_s3")))
 
 
 def files(store: Store) -> set[str]:
@@ -247,7 +230,7 @@ def test_sweep_by_kind_dry_run_first(store):
 def test_a_url_with_credentials_is_refused_without_repeating_them():
     with pytest.raises(StorageError, match="do not belong in a URL") as caught:
         open_store("s3://key:hush@bucket/x")
-    assert "hush" not in str(caught.value)
+    assert SECRET not in str(caught.value)
 
 
 def test_an_unknown_service_is_named():
@@ -257,24 +240,19 @@ def test_an_unknown_service_is_named():
         open_store("ftp://no.such.host.invalid/x")
 
 
-def test_a_bucket_that_is_not_there_is_a_named_error(s3_service, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_service)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-
+def test_a_bucket_that_is_not_there_is_a_named_error(on_s3):
     with pytest.raises(StorageError, match="create the bucket first"):
         open_store("s3://no-such-bucket-here/x").save(KEY, payload(1), {})
 
 
 def test_a_service_that_does_not_answer_is_a_named_error(monkeypatch):
     pytest.importorskip("s3fs", reason="needs the extra [s3]")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    for name, value in environment(9).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("VIRNUC_STORE_PATIENCE_SECONDS", "1")
     store = open_store(f"s3://bucket-{os.getpid()}/x")
 
     with pytest.raises(StorageError, match="s3://bucket") as caught:
         store.save(KEY, payload(1), {})
 
-    assert "hush" not in str(caught.value)
+    assert SECRET not in str(caught.value)

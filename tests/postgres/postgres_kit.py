@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from ports_kit import free_port
 
 PASSWORD = "hush-" + "y" * 20
 USER = "virnuc"
@@ -106,11 +106,8 @@ class Postgres:
 @contextmanager
 def server() -> Iterator[Postgres]:
     """A running server."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="virnuc-postgres-"))
-    postgres = Postgres(folder, port)
+    postgres = Postgres(folder, free_port())
     try:
         postgres.create()
         postgres.start()

@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("dagster_postgres", reason="needs the extra [postgres]")
 import dagster as dg
 from pipeline_kit import SHARDS, Call, Home
+from ports_kit import free_port
 from postgres_kit import PASSWORD, Postgres, server
-from ui_kit import free_port, running
+from ui_kit import running
 
 from virnuc_dagster.cli import main
 from virnuc_dagster.instance import InstanceError, open_instance
@@ -143,7 +144,7 @@ def test_the_web_ui_and_its_runs(database, tmp_path):
 def test_what_is_missing_is_named(database, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("DAGSTER_POSTGRES_DB")
     monkeypatch.delenv("DAGSTER_POSTGRES_PASSWORD")
-    assert main(["up", "--home", str(tmp_path), "--port", str(free_port())]) == 1
+    assert main(["up", "--home", str(tmp_path), "--port", str(free_port(following=1))]) == 1
     assert "not set: DAGSTER_POSTGRES_DB, DAGSTER_POSTGRES_PASSWORD" in capsys.readouterr().err
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from s3_kit import Way, free_port, service
+from ports_kit import free_port
+from s3_kit import Way, service
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ The service (moto) keeps its objects in memory, so it is not itself killed: ever
 forwards it, and killing that one resets each connection in the middle of whatever it was doing.
 """
 
-import asyncio
 import os
 import socket
 import subprocess
@@ -14,15 +13,22 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from ports_kit import free_port
+
+FORWARD = str(Path(__file__).with_name("forward.py"))
 SECRET = "hush-" + "x" * 20
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def environment(port: int) -> dict[str, str]:
+    """What a client needs to be told of a service."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
 
 
 def wait_for(port: int, process: subprocess.Popen) -> None:
@@ -65,7 +71,7 @@ class Way:
     process: subprocess.Popen | None = None
 
     def open(self) -> None:
-        self.process = subprocess.Popen([sys.executable, __file__, str(self.port), str(self.target)])
+        self.process = subprocess.Popen([sys.executable, FORWARD, str(self.port), str(self.target)])
         wait_for(self.port, self.process)
 
     def cut(self) -> None:
@@ -78,7 +84,7 @@ class Way:
     @property
     def environment(self) -> dict[str, str]:
         """What a client needs to be told."""
-        return {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}", **CREDENTIALS}
+        return environment(self.port)
 
 
 def new_bucket(port: int) -> str:
@@ -95,26 +101,3 @@ def new_bucket(port: int) -> str:
 def client_environment(way: Way, **more: str) -> dict[str, str]:
     """The environment of a process that works on the service."""
     return {**os.environ, "DAGSTER_HOME": "", **way.environment, **more}
-
-
-async def _forward(port: int, target: int) -> None:
-    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65536):
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass
-        finally:
-            sink.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", target)
-        await asyncio.gather(copy(reader, back), copy(there, writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", port, reuse_address=True)
-    await server.serve_forever()
-
-
-if __name__ == "__main__":
-    asyncio.run(_forward(int(sys.argv[1]), int(sys.argv[2])))

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
 from automation_kit import Platform, sequences
-from s3_kit import CREDENTIALS, new_bucket, service
+from s3_kit import environment, new_bucket, service
 from upath import UPath
 
 from virnuc_dagster.stages.batch import SEQUENCES
@@ -16,7 +16,7 @@ from virnuc_dagster.stages.shards import ESM2
 @pytest.fixture
 def platform(tmp_path, monkeypatch):
     with service() as port:
-        for name, value in {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", **CREDENTIALS}.items():
+        for name, value in environment(port).items():
             monkeypatch.setenv(name, value)
         yield Platform(tmp_path / "home", {"store": new_bucket(port)})
 

@@ -123,9 +123,13 @@ def test_a_long_outage_is_a_named_error_and_what_was_there_stays(way, monkeypatc
     with pytest.raises(ServiceAwayError, match="does not answer") as caught:
         store.save(KEY, payload(2.0), {})
     began = time.monotonic()
-    with pytest.raises(ServiceAwayError):  # the next call does not wait anew
-        store.record(KEY)
+    for _ in range(1_000):  # the next calls neither wait anew nor ask
+        with pytest.raises(ServiceAwayError, match="was not asked again"):
+            store.record(KEY)
     assert time.monotonic() - began < 3
+    monkeypatch.setattr(object_medium, "REST_SECONDS", 0.0)
+    with pytest.raises(ServiceAwayError, match=r"does not answer \("):  # after a rest it is asked, once
+        store.record(KEY)
 
     assert "AWS_ENDPOINT_URL" in caught.value.hint
     assert SECRET not in str(caught.value)

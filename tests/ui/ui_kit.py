@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ports_kit import free_port
 
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {
@@ -104,23 +105,10 @@ class Web:
         return "still running"
 
 
-def free_port() -> int:
-    """A free port whose next one is free too: the reports are served there."""
-    while True:
-        with socket.socket() as probe, socket.socket() as following:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-            try:
-                following.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
-
-
 @contextmanager
 def running(home: Path, **settings: str) -> Iterator[Web]:
     """`virnuc up` on a home, until the context ends; `settings` are VIRNUC_* variables without their prefix."""
-    port = free_port()
+    port = free_port(following=1)  # where reports are served
     variables = {f"VIRNUC_{name.upper()}": value for name, value in settings.items()}
     log = (home / "up.log").open("wb")
     process = subprocess.Popen(

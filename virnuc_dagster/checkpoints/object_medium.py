@@ -11,7 +11,8 @@ from a local folder:
 Credentials come from the environment or the usual configuration files of the service, never from the URL.
 
 A service that is away is asked again, with pauses that double, for `VIRNUC_STORE_PATIENCE_SECONDS` (120). After that
-the error is a `ServiceAwayError`, and until the service answers again each further call is tried once only.
+the error is a `ServiceAwayError`. From then on, until it answers again, it is asked once in `REST_SECONDS`, and every
+call in between fails at once: a run of a thousand shards ends in seconds, not after a thousand attempts.
 """
 
 import contextlib
@@ -20,7 +21,6 @@ import io
 import logging
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -37,6 +37,8 @@ PATIENCE_VARIABLE, PATIENCE_SECONDS = "VIRNUC_STORE_PATIENCE_SECONDS", 120.0
 #: Objects of twice this size and more are uploaded in parts of it, several at once; S3 wants at least 5 MiB.
 PART_BYTES = 50 * 2**20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+REST_SECONDS = 10.0
+_AWAY_HINT = "start it, or check AWS_ENDPOINT_URL and the network; what is committed is kept: run again"
 #: botocore's own attempts are few, because ours wait longer.
 _S3_OPTIONS = {"config_kwargs": {"retries": {"total_max_attempts": 2}, "connect_timeout": 10, "read_timeout": 60}}
 _BUSY = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
@@ -67,7 +69,7 @@ class ObjectMedium:
 
         self.s3 = parts.scheme in _EXTRAS
         self.patience = float(os.environ.get(PATIENCE_VARIABLE) or PATIENCE_SECONDS)
-        self._away = threading.Event()
+        self._away_since: float | None = None  # when patience last ran out
         try:
             # Listings must show what other processes wrote since; each store reads the environment anew.
             fresh = {"use_listings_cache": False, "skip_instance_cache": True}
@@ -176,21 +178,26 @@ class ObjectMedium:
 
     def _call(self, path: Any, action: Callable[[], _T], size: Callable[[], int] = int) -> _T:
         """Do something that may be done twice; wait while the service is away."""
-        pause, deadline = _FIRST_PAUSE, time.monotonic() + (0.0 if self._away.is_set() else self.patience)
+        away_since = self._away_since
+        if away_since is not None and time.monotonic() < away_since + REST_SECONDS:
+            raise ServiceAwayError(
+                f"{path}: the service does not answer and was not asked again", hint=_AWAY_HINT, path=str(path)
+            )
+        pause, deadline = _FIRST_PAUSE, time.monotonic() + (self.patience if away_since is None else 0.0)
         while True:
             try:
                 with self._typed(path, size):
                     result = action()
             except ServiceAwayError as error:
                 if time.monotonic() + pause > deadline:
-                    self._away.set()
+                    self._away_since = time.monotonic()
                     raise
                 if pause == _FIRST_PAUSE:
                     _log.warning("%s; trying again for up to %.0f s", error.message, self.patience)
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that many writers do not come at once
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
-                self._away.clear()
+                self._away_since = None
                 return result
 
     @contextlib.contextmanager
@@ -205,7 +212,7 @@ class ObjectMedium:
             if _is_away(error):
                 raise ServiceAwayError(
                     f"{path}: the service does not answer ({type(error.__cause__ or error).__name__})",
-                    hint="start it, or check AWS_ENDPOINT_URL and the network; what is committed is kept: run again",
+                    hint=_AWAY_HINT,
                     path=str(path),
                 ) from error
             if isinstance(error, VirnucError):

@@ -38,10 +38,7 @@ def up(port: int, host: str, **flags: Any) -> int:
     from virnuc_dagster.supervisor import supervise
 
     settings = Settings.read(**flags)
-    reports_port = port + 1
-    _check_port(host, port)
-    _check_port(host, reports_port)
-    url = f"http://{host}:{port}"
+    url, reports_port = f"http://{host}:{port}", port + 1
     os.environ |= {
         "DAGSTER_HOME": str(settings.dagster_home),
         HOME_VARIABLE: str(settings.home),
@@ -52,16 +49,17 @@ def up(port: int, host: str, **flags: Any) -> int:
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     for kind in ("SENSOR", "SCHEDULE"):
         os.environ.setdefault(f"DAGSTER_{kind}_GRPC_TIMEOUT_SECONDS", _TICK_SECONDS)
-    with open_instance(settings) as instance:
+    about, hint = f"{url}, process {os.getpid()}", "open that address, or stop it first (Ctrl-C there)"
+    with open_instance(settings) as instance, only_one(settings.dagster_home / "up.lock", about, hint):
+        _check_port(host, port)
+        _check_port(host, reports_port)
         note(f"web UI: {url}  (home {settings.home})")
-        about, hint = f"{url}, process {os.getpid()}", "open that address, or stop it first (Ctrl-C there)"
-        with only_one(settings.dagster_home / "up.lock", about, hint):
-            clear_dead_runs(instance, note)
-            note(f"inbox:  {settings.inbox}  ({'watched' if settings.automation else 'automation is off'})")
-            with tempfile.TemporaryDirectory(prefix="virnuc-") as folder:
-                reports = [str(settings.reports), host, str(reports_port)]
-                parts = [*services(Path(folder), host, port), report_service(reports)]
-                supervise(parts, note, look_after=lambda: _clear_dead_runs(instance))
+        clear_dead_runs(instance, note)
+        note(f"inbox:  {settings.inbox}  ({'watched' if settings.automation else 'automation is off'})")
+        with tempfile.TemporaryDirectory(prefix="virnuc-") as folder:
+            reports = [str(settings.reports), host, str(reports_port)]
+            parts = [*services(Path(folder), host, port), report_service(reports)]
+            supervise(parts, note, look_after=lambda: _clear_dead_runs(instance))
     note("stopped")
     return 0
 
