@@ -14,6 +14,7 @@ import dagster as dg
 from virnuc_dagster import assets, checks
 from virnuc_dagster.assets.report import ReportFolder
 from virnuc_dagster.automation import build_automation
+from virnuc_dagster.backends.ray_pool import Pools
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.progress import Progress
@@ -43,7 +44,7 @@ def build_definitions(
             backend=settings.backend,
             workers=settings.workers,
         ),
-        "backends": Backends(ray_address=settings.ray_address),
+        "backends": Backends(pools=Pools(), ray_address=settings.ray_address),
         "reports": ReportFolder(root=str(settings.reports)),
         "progress": Progress(),
         "journal": Journal(folder=str(settings.logs)),

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -79,6 +80,13 @@ def _check_postgres(config: Path) -> None:
     wanted = sorted(set(re.findall(r"env:\s*(\w+)", config.read_text())))
     if absent := [name for name in wanted if name not in os.environ]:
         raise InstanceError(f"not set: {', '.join(absent)}", hint=f"{config} takes them from the environment")
+    logging.getLogger().addFilter(_first_line)
+
+
+def _first_line(record: logging.LogRecord) -> bool:
+    """Dagster logs five lines each time that it tries Postgres again, through the root logger; one is enough."""
+    record.msg, record.args = record.getMessage().partition("\n")[0], ()
+    return True
 
 
 def shipped_config(instance: str = "sqlite") -> bytes:

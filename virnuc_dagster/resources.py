@@ -13,12 +13,12 @@ import dagster as dg
 from pydantic import Field, PrivateAttr, ValidationError
 
 from virnuc_dagster.backends import Backend, local, require_backend
-from virnuc_dagster.backends.ray_pool import RayPool, give_back, take_pool
+from virnuc_dagster.backends.ray_pool import Pools, RayPool
 from virnuc_dagster.checkpoints import Level
 from virnuc_dagster.embedding.device import PRECISIONS
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.models.bundle import Bundle, open_bundle
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.settings import Settings, problems
 from virnuc_dagster.stages.shards import ComputeOptions
 
 #: Run tags that set a field for one run, so that a backfill from the UI can choose its device too.
@@ -63,9 +63,8 @@ class Compute(dg.ConfigurableResource):
         try:
             checked = Settings(**values)
         except ValidationError as error:
-            problems = "; ".join(f"{e['loc'][0]} {e['input']!r}: {e['msg']}" for e in error.errors())
             raise SettingsError(
-                f"this run cannot compute with {problems}",
+                f"this run cannot compute with {problems(error)}",
                 hint="correct the resource `compute` in the launchpad, or the run tag of that name (virnuc/...)",
             ) from error
         values |= {name: getattr(checked, name) for name in ("token_budget", "threads", "workers")}
@@ -107,8 +106,9 @@ def _device_of_workers(device: str, tags: Mapping[str, str]) -> str:
 
 
 class Backends(dg.ConfigurableResource):
-    """Computes the shards of a run where its `compute.backend` says; workers live as long as the run."""
+    """Computes the shards of a run where its `compute.backend` says; a pool of workers is that of `pools`."""
 
+    pools: dg.ResourceDependency[Pools]
     ray_address: str = Field(
         default="", description="Of a running Ray cluster; empty: RAY_ADDRESS, or a cluster started for the run."
     )
@@ -119,13 +119,13 @@ class Backends(dg.ConfigurableResource):
         if compute.backend == "local":
             return local
         if self._pool is None:
-            self._pool = take_pool(self.ray_address, options, compute.workers)
+            self._pool = self.pools.take(self.ray_address, options, compute.workers)
         return self._pool
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """The run is over."""
         if self._pool is not None:
-            give_back(self._pool)
+            self.pools.give_back(self._pool)
             self._pool = None
 
 

@@ -20,6 +20,13 @@ STORE_VARIABLE = "VIRNUC_STORE"
 DEFAULT_HOME = Path(".virnuc")
 
 
+def problems(error: ValidationError) -> str:
+    """What was found wrong with settings, by name; the values, which may be secret, are left out."""
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+    )
+
+
 class Settings(BaseSettings):
     """The platform's settings; impossible values are refused with a reason.
 
@@ -128,9 +135,8 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise SettingsError(
-                f"settings cannot be used: {problems}",
+                f"settings cannot be used: {problems(error)}",
                 hint="check the flags, the VIRNUC_* environment variables and settings.toml in the home folder",
             ) from error
 

@@ -2,16 +2,23 @@
 
 import os
 import resource
+import shutil
 import signal
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
 from virnuc_dagster.backends import ray_worker
 from virnuc_dagster.stages.shards import EmbeddingStage, PredictionStage
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 FOLDER_VARIABLE = "VIRNUC_RAY_KIT"
@@ -87,27 +94,36 @@ class KitWorker(ray_worker.Worker):
         return super().ensure(job, shard)
 
 
-def start_cluster(folder: Path, scratch: str):
-    """A head node of one CPU, to which this process is connected; `NODE` are the arguments of further nodes.
+@contextmanager
+def two_nodes(folder: Path) -> Iterator["Cluster"]:
+    """A cluster of two nodes of one CPU each, to which this process is connected, until the context ends.
 
     Args:
         folder: Of the kit.
-        scratch: A folder with a short name, for Ray's files.
     """
-    here = str(Path(__file__).parent)  # nodes and their workers inherit this environment
-    os.environ |= {
+    import ray
+    from ray.cluster_utils import Cluster
+
+    before, here = dict(os.environ), str(Path(__file__).parent)
+    scratch = tempfile.mkdtemp(prefix="vr-", dir="/tmp")  # a short name: Ray keeps sockets in it
+    (Path(scratch) / "ray").mkdir()  # `Cluster` writes there before it makes it
+    os.environ |= {  # nodes and their workers inherit this environment
+        "RAY_TMPDIR": scratch,
         FOLDER_VARIABLE: str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])),
     }
-    import ray
-    from ray.cluster_utils import Cluster
-
     quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_initial_delay_ms": 500}
-    head = {**NODE, "include_dashboard": False, "temp_dir": scratch, "_system_config": quick}
+    head = {**NODE, "include_dashboard": False, "_system_config": quick}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", namespace="virnuc")
-    return cluster
+    cluster.add_node(**NODE)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+    shutil.rmtree(scratch)
 
 
 def kill_node(node) -> None:

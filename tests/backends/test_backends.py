@@ -1,5 +1,6 @@
 """Choosing a backend, sizing a crew, errors that travel, and a worker's work without Ray."""
 
+import contextlib
 import importlib
 import pickle
 import pkgutil
@@ -103,29 +104,29 @@ def test_settings_reach_the_run_and_its_tags_beat_them(tmp_path, ray_is_there):
     tagged = Compute().for_run({"virnuc/backend": "ray", "virnuc/workers": "7"})
     assert (tagged.backend, tagged.workers) == ("ray", 7)
     assert isinstance(resources["backends"].choose(tagged, ComputeOptions()), RayPool)
-    assert Backends().choose(Compute(), ComputeOptions()) is local
+    assert Backends(pools=ray_pool.Pools()).choose(Compute(), ComputeOptions()) is local
 
 
-def test_runs_share_workers_only_where_they_are_kept():
+def test_runs_share_workers_only_where_they_are_kept(monkeypatch):
     closed = []
 
     class Pool(RayPool):
         def close(self):
             closed.append(self)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_pool, "RayPool", Pool)
-        alone = ray_pool.take_pool("", ComputeOptions(), 1)
-        ray_pool.give_back(alone)
+    monkeypatch.setattr(ray_pool, "RayPool", Pool)
+    of_each_run = ray_pool.Pools()
+    alone = of_each_run.take("", ComputeOptions(), 1)
+    of_each_run.give_back(alone)
+    assert closed == [alone]
+    with contextlib.closing(ray_pool.Pools(kept=True)) as pools:
+        first = pools.take("", ComputeOptions(), 1)
+        pools.give_back(first)
+        assert pools.take("", ComputeOptions(), 1) is first
+        other = pools.take("", ComputeOptions(), 2)
+        assert other is not first
         assert closed == [alone]
-        with ray_pool.pools_kept():
-            first = ray_pool.take_pool("", ComputeOptions(), 1)
-            ray_pool.give_back(first)
-            assert ray_pool.take_pool("", ComputeOptions(), 1) is first
-            other = ray_pool.take_pool("", ComputeOptions(), 2)
-            assert other is not first
-            assert closed == [alone]
-        assert closed[1:] == [other, first]
+    assert closed[1:] == [other, first]
 
 
 @pytest.mark.parametrize(

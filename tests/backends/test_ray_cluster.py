@@ -7,7 +7,6 @@ import errno
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -16,8 +15,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import ray_kit
 from pipeline_kit import DEMO
-from ray_kit import NODE, Kit, KitWorker, kill_node, start_cluster
+from ray_kit import NODE, Kit, KitWorker, kill_node
 
 from virnuc_dagster.backends import BackendError, local, ray_pool
 from virnuc_dagster.backends.ray_pool import ATTEMPTS_MAX, RayPool, WorkerLostError
@@ -43,21 +43,13 @@ def kit(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(kit):
-    """Two nodes; a test that loses one gets it back before the next."""
-    import ray
-
-    environment, scratch = dict(os.environ), tempfile.mkdtemp(prefix="vr-", dir="/tmp")
-    cluster = start_cluster(kit.folder, scratch)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-    os.environ.clear()
-    os.environ.update(environment)
-    shutil.rmtree(scratch)
+    with ray_kit.two_nodes(kit.folder) as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def two_nodes(cluster, kit, monkeypatch):
+    """Both: what the test before has lost is replaced."""
     kit.reset()
     if not cluster.worker_nodes:
         cluster.add_node(**NODE)
@@ -267,6 +259,17 @@ def test_a_worker_that_sees_something_else_stops_the_run(case, monkeypatch, chan
         list(pool(stage, shards[:2], store, Progress(), {}))
 
     assert caught.value.hint
+    assert not store.list(ESM2)
+
+
+def test_a_cluster_without_room_ends_the_run_after_a_while(case, monkeypatch):
+    store, shards, stage, _ = case
+    monkeypatch.setattr(ray_pool, "PATIENCE_SECONDS", 2.0)
+    too_large = RayPool("", ComputeOptions(device="cpu", threads=3), workers=1)
+
+    with pytest.raises(BackendError, match="no Ray worker for 2 s: the cluster has no room"):
+        list(too_large(stage, shards[:2], store, Progress(), {}))
+
     assert not store.list(ESM2)
 
 

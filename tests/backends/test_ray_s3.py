@@ -1,8 +1,5 @@
 """Backend `ray` with a store on S3: workers on two nodes commit to one bucket, and one node is killed meanwhile."""
 
-import os
-import shutil
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -11,7 +8,7 @@ import pytest
 
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
 from pipeline_kit import DEMO
-from ray_kit import NODE, Kit, KitWorker, kill_node, start_cluster
+from ray_kit import Kit, KitWorker, kill_node, two_nodes
 from s3_kit import environment, new_bucket, service
 
 from virnuc_dagster.backends import ray_pool
@@ -33,21 +30,11 @@ def s3(monkeypatch):
 
 @pytest.fixture
 def cluster(s3, tmp_path, monkeypatch):
-    """Two nodes of one CPU."""
     pytest.importorskip("ray", reason="needs the extra [ray]")
-    import ray
-
-    environment, scratch = dict(os.environ), tempfile.mkdtemp(prefix="vr-", dir="/tmp")
     (tmp_path / "kit").mkdir()
-    cluster = start_cluster(tmp_path / "kit", scratch)
-    cluster.add_node(**NODE)
     monkeypatch.setattr(ray_pool, "Worker", KitWorker)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-    os.environ.clear()
-    os.environ.update(environment)
-    shutil.rmtree(scratch)
+    with two_nodes(tmp_path / "kit") as cluster:
+        yield cluster
 
 
 def predict(home: Path, *arguments: str) -> dict[str, bytes]:

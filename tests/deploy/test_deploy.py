@@ -29,10 +29,11 @@ def test_the_postgres_instance_is_the_one_that_virnuc_writes():
 def test_compose_starts_each_part_once_on_loopback_and_holds_no_secret():
     compose = read(DEPLOY / "compose.yaml")
     services = compose["services"]
-    assert services.keys() == {"postgres", "code", "web", "daemon"}
-    assert [port for service in services.values() for port in service.get("ports", [])] == ["127.0.0.1:3000:3000"]
+    assert services.keys() == {"postgres", "code", "web", "reports", "daemon"}
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports == ["127.0.0.1:3000:3000", "127.0.0.1:3001:3001"]
     for name, service in services.items():
-        assert service["depends_on"] if name != "postgres" else service["healthcheck"]
+        assert name == "reports" or service["depends_on"] if name != "postgres" else service["healthcheck"]
         used = {volume.split(":")[0] for volume in service["volumes"] if not volume.startswith(".")}
         assert used <= compose["volumes"].keys()
         assert all((DEPLOY / v.split(":")[0]).exists() for v in service["volumes"] if v.startswith("."))
@@ -47,7 +48,7 @@ def test_compose_starts_each_part_once_on_loopback_and_holds_no_secret():
 def test_compose_sets_what_the_settings_know():
     environment = read(DEPLOY / "compose.yaml")["services"]["web"]["environment"]
     ours = {name.removeprefix("VIRNUC_").lower() for name in environment if name.startswith("VIRNUC_")}
-    assert ours - {"store"} <= Settings.model_fields.keys()
+    assert ours - {"store", "reports_url"} <= Settings.model_fields.keys()
 
 
 def test_the_kubernetes_launcher_takes_its_settings():

@@ -114,6 +114,7 @@ def test_a_server_that_dies_is_a_named_error_and_the_next_call_goes_on(postgres,
     assert "Postgres" in call.err
     assert "Traceback" not in call.err
     assert "error: Postgres cannot be used:" in refused.err
+    assert "https://" not in refused.err, "a note of SQLAlchemy's at each attempt"
     assert PASSWORD not in call.err + refused.err
     done = len(home.records("dnabert_s_embeddings"))
     assert done >= 5

@@ -123,33 +123,31 @@ class RayPool:
         self._stack.close()
 
 
-_keeping = False
-_kept: dict[tuple[str, ComputeOptions, int], RayPool] = {}
+class Pools:
+    """Gives a run its pool of workers.
 
+    Args:
+        kept: Whether runs that want the same workers share them until `close`; otherwise they end with the run.
+    """
 
-@contextlib.contextmanager
-def pools_kept() -> Iterator[None]:
-    """Until the context ends, the runs of this process that want the same workers share them."""
-    global _keeping
-    _keeping = True
-    try:
-        yield
-    finally:
-        _keeping = False
-        while _kept:
-            _kept.popitem()[1].close()
+    def __init__(self, *, kept: bool = False) -> None:
+        self._keeps = kept
+        self._kept: dict[tuple[str, ComputeOptions, int], RayPool] = {}
 
+    def take(self, address: str, options: ComputeOptions, workers: int) -> RayPool:
+        """A pool, see `RayPool`; to be given back when the run is over."""
+        wanted = address, options, workers
+        return self._kept.setdefault(wanted, RayPool(*wanted)) if self._keeps else RayPool(*wanted)
 
-def take_pool(address: str, options: ComputeOptions, workers: int) -> RayPool:
-    """A pool, see `RayPool`; to be given back with `give_back`."""
-    wanted = address, options, workers
-    return _kept.setdefault(wanted, RayPool(*wanted)) if _keeping else RayPool(*wanted)
+    def give_back(self, pool: RayPool) -> None:
+        """The run is over."""
+        if not self._keeps:
+            pool.close()
 
-
-def give_back(pool: RayPool) -> None:
-    """The run is over: end its workers, unless they are kept for the next run."""
-    if pool not in _kept.values():
-        pool.close()
+    def close(self) -> None:
+        """End the workers that are kept."""
+        while self._kept:
+            self._kept.popitem()[1].close()
 
 
 class _Unfinished:

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,6 @@ def evaluate(
     settings = Settings.read(**flags)
     if output is not None:
         refuse_unwritable(output)
-    call = PredictCall(settings, Console(stderr=True), quiet=quiet, level="load", force=False)
     chosen = {label.id: label for label in read_labels(labels, split)}
     training = {label.id: label for label in read_labels(labels, floor_train)} if floor_train else {}
     records = {record.id: record for record in read_sequences(fasta, name=fasta.name)}
@@ -76,8 +75,10 @@ def evaluate(
         "records": len(chosen),
         "records_left_out": len(records) - len(chosen),
     }
+    call = PredictCall(settings, Console(stderr=True), quiet=quiet, level="load", force=False)
     with interruptible():
-        with _results(call, fasta, split, [records[name] for name in records if name in chosen], output) as folder:
+        wanted = [record for name, record in records.items() if name in chosen]
+        with closing(call), _results(call, fasta, split, wanted, output) as folder:
             windows, sequences = read_results(folder)
         spec = open_bundle(settings.bundle).spec
         found |= figures(windows, sequences, chosen, roll_up=spec.roll_up, replicates=REPLICATES)

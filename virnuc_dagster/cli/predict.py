@@ -6,11 +6,11 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -23,6 +23,9 @@ from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.report import paths
 from virnuc_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from virnuc_dagster.backends.ray_pool import Pools
 
 LISTED_MAX = 40
 
@@ -63,11 +66,9 @@ def predict(
     settings = Settings.read(**flags)
     refuse_unwritable(output)
     console = Console(stderr=True)
-    call = PredictCall(
-        settings, console, quiet=quiet, level="skip" if skip_checkpoint_validation else "load", force=force_resume
-    )
+    level = "skip" if skip_checkpoint_validation else "load"
     results, first_error = [], None
-    with interruptible(), call.workers_kept():
+    with interruptible(), closing(PredictCall(settings, console, quiet=quiet, level=level, force=force_resume)) as call:
         for source in inputs:
             try:
                 results.append(call.predict(source, name, output, nested=len(inputs) > 1))
@@ -94,17 +95,12 @@ class PredictCall:
     def __init__(self, settings: Settings, console: Console, *, quiet: bool, level: str, force: bool) -> None:
         self.settings, self.console, self.quiet, self.level, self.force = settings, console, quiet, level, force
         self.store = open_store(settings.store)
+        self._pools: Pools | None = None
 
-    @contextmanager
-    def workers_kept(self) -> Iterator[None]:
-        """Workers of backend `ray` serve all runs of the call."""
-        if self.settings.backend == "local":
-            yield
-            return
-        from virnuc_dagster.backends.ray_pool import pools_kept
-
-        with pools_kept():
-            yield
+    def close(self) -> None:
+        """End the workers of backend `ray`, which served all runs of the call."""
+        if self._pools is not None:
+            self._pools.close()
 
     def predict(self, source: str, name: str, output: Path, *, nested: bool) -> dict[str, Any]:
         """One input, to its files in `output`.
@@ -168,16 +164,21 @@ class PredictCall:
         }  # fmt: skip
 
     def _run(self, batch: str, bundle: Any, progress: ConsoleProgress) -> Any:
+        from virnuc_dagster.backends.ray_pool import Pools
         from virnuc_dagster.definitions import build_definitions
         from virnuc_dagster.instance import open_instance
         from virnuc_dagster.io_manager import CheckpointIOManager
+        from virnuc_dagster.resources import Backends
         from virnuc_dagster.runs import Runner
         from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
 
-        io_manager = CheckpointIOManager(root=str(self.settings.store), validation=self.level)
-        definitions = build_definitions(
-            settings=self.settings, resources={"progress": progress, "checkpoints": io_manager}
-        )
+        self._pools = self._pools or Pools(kept=True)
+        resources = {
+            "progress": progress,
+            "checkpoints": CheckpointIOManager(root=str(self.settings.store), validation=self.level),
+            "backends": Backends(pools=self._pools, ray_address=self.settings.ray_address),
+        }
+        definitions = build_definitions(settings=self.settings, resources=resources)
         with open_instance(self.settings) as instance:
             predictions = PredictionStage(self.store, bundle, ComputeOptions(precision=self.settings.precision))
             runner = Runner(definitions, instance, self.store, (*predictions.inputs, predictions), progress.note)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-_NEVER = -1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
+_NEVER, _LARGE, _MANY = -1, 2**20, 2**16
 
 
 def keep_freed_memory() -> bool:
@@ -13,11 +13,25 @@ def keep_freed_memory() -> bool:
 
     A layer's activations of some ten megabytes are made and dropped once a layer. By default glibc maps and unmaps each
     block above 32 MB anew, and the kernel's clearing of its pages costs a matrix product up to a tenth of its speed
-    (`python bench/encoders.py --kept none` shows it). The process then holds what it once needed until it ends, and
-    up to eight times its largest block.
+    (`python bench/encoders.py --kept none` shows it). The process then holds what it once needed until it ends
+    (or runs out, see `return_freed_memory`), and up to eight times its largest block.
 
     Returns:
         Whether the C library took the settings.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, _NEVER)])
+
+
+def return_freed_memory() -> None:
+    """Undo `keep_freed_memory` once memory has run out; does nothing where there is no glibc.
+
+    Freed blocks that the C library keeps are of no use to oneDNN, which maps memory for the code of each new shape:
+    smaller batches would fail as well. From now on large blocks are mapped, and unmapped when they are freed.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
+        libc.mallopt(_M_MMAP_MAX, _MANY)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        libc.mallopt(_M_TRIM_THRESHOLD, _LARGE)
+        libc.malloc_trim(0)

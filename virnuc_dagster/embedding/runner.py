@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 
+from virnuc_dagster.embedding.memory import return_freed_memory
 from virnuc_dagster.errors import OutOfMemoryError, VirnucError
 
 _OUT_OF_MEMORY = (
@@ -184,7 +185,8 @@ def _one_behind(
 
 
 def _release_cached_memory() -> None:
-    """Give a GPU's cached blocks back: after running out they are of the wrong sizes."""
+    """Give back what allocators keep: after running out, it is in blocks of the wrong sizes."""
+    return_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
