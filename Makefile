@@ -13,7 +13,7 @@ up: demo  ## the web UI, with the demo batch in it
 	$(BIN)/virnuc up
 
 test: $(STAMP)  ## the whole suite
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 torture: $(STAMP)  ## every fault at full size; resumable, takes an hour or more
 	$(BIN)/python tests/torture/run.py .torture

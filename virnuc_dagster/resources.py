@@ -64,7 +64,7 @@ class Compute(dg.ConfigurableResource):
             checked = Settings(**values)
         except ValidationError as error:
             raise SettingsError(
-                f"this run cannot compute with {problems(error)}",
+                f"this run cannot compute with {problems(error, with_values=True)}",
                 hint="correct the resource `compute` in the launchpad, or the run tag of that name (virnuc/...)",
             ) from error
         values |= {name: getattr(checked, name) for name in ("token_budget", "threads", "workers")}

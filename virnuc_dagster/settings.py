@@ -20,11 +20,13 @@ STORE_VARIABLE = "VIRNUC_STORE"
 DEFAULT_HOME = Path(".virnuc")
 
 
-def problems(error: ValidationError) -> str:
-    """What was found wrong with settings, by name; the values, which may be secret, are left out."""
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-    )
+def problems(error: ValidationError, *, with_values: bool = False) -> str:
+    """What was found wrong with settings, by name; with their values only where none can be secret."""
+    found = []
+    for fault in error.errors():
+        name = ".".join(map(str, fault["loc"])) + (f" {fault['input']!r}" if with_values else "")
+        found.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
+    return "; ".join(found)
 
 
 class Settings(BaseSettings):
