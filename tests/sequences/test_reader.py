@@ -159,6 +159,20 @@ def test_damaged_archives_are_refused(name, compress):
     assert f"`{name} -t`" in caught.value.hint
 
 
+@pytest.mark.parametrize("compress", COMPRESSORS.values(), ids=COMPRESSORS)
+def test_a_kilobyte_that_stands_for_much_is_read_in_pieces(compress):
+    size = 200_000_000
+    small = compress(bytes(size))
+    assert len(small) < size / 900
+
+    pieces = [len(piece) for piece in streams.text_blocks(io.BytesIO(small), name="in.fa")]
+
+    assert sum(pieces) == size
+    assert max(pieces) <= 70_000_000
+    with pytest.raises(InputError, match=r"in\.fa"):
+        read(small)
+
+
 def test_garbage_after_an_archive_is_refused():
     with pytest.raises(InputError, match="damaged gzip data"):
         read(gzip.compress(FASTA, mtime=0) + b"and more")

@@ -16,7 +16,7 @@ from ui_kit import Web, running
 
 ASSETS = ("sequence_batch", "dnabert_s_embeddings", "esm2_embeddings", "predictions", "batch_report", "store_audit")
 OPEN_GROUPS = ",".join(f"global@global:{group}" for group in ("sequences", "embeddings", "verdicts", "operations"))
-SECONDS = 60
+SECONDS = 120
 SHARDS = 4  # of the two files together
 
 

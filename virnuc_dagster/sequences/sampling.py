@@ -113,11 +113,11 @@ def estimate_file(
             return _counted(read_sequences(path, name=name), size, window_length, keep_frames)
         if compressed:
             file.seek(0)
-            text, length = _beginning(text_blocks(file, name=name), 2 * exact_bytes)
+            text, length, read = _beginning(text_blocks(file, name=name), 2 * exact_bytes, file)
             if length == len(text):
                 records = read_sequences(io.BytesIO(text), name=name)
                 return _counted(records, len(text), window_length, keep_frames)
-            total = round(size * length / file.tell())
+            total = round(size * length / read)
             cut = -(-len(text) // pieces)
             texts = [text[start : start + cut] for start in range(0, len(text), cut)]
             how = f"the first {len(text) / 1e6:.0f} MB of text stand for about {total / 1e6:,.0f} MB"
@@ -134,16 +134,16 @@ def _at(file: BinaryIO, start: int, size: int) -> bytes:
     return file.read(size).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _beginning(blocks: Iterable[bytes], size: int) -> tuple[bytes, int]:
-    """Text up to a size, and how much was decompressed for it: more, unless the text is all there is."""
+def _beginning(blocks: Iterable[bytes], size: int, file: BinaryIO) -> tuple[bytes, int, int]:
+    """Text up to a size; and text that was decompressed and bytes that were read for it, for their ratio."""
     found: list[bytes] = []
-    length = 0
+    length = read = 0
     for block in blocks:
-        found.append(block[: max(0, size - length)])  # one block of a file of zeros may be a gigabyte
-        length += len(block)
-        if length > size:
+        if length > size and file.tell() > read:
             break
-    return b"".join(found), length
+        found.append(block[: max(0, size - length)])
+        length, read = length + len(block), file.tell()  # a few bytes may give many blocks
+    return b"".join(found), length, read
 
 
 def _counted(records: Iterator[SequenceRecord], size: int, window_length: int, keep: int) -> Estimate:

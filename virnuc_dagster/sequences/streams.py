@@ -2,13 +2,15 @@
 
 Compression is told by magic bytes, never by the name. One loop serves all four formats, because each of their
 decompressors says whether its data came to an end; that is how a truncated file is refused, which zstandard's and
-bzip2's own readers let pass in part. What the text means belongs to `reader`.
+bzip2's own readers let pass in part. Whatever a file holds, it becomes text in pieces of bounded size: a kilobyte that
+stands for gigabytes of something else than sequences is refused at the first piece. What the text means belongs to
+`reader`.
 """
 
 import bz2
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +24,58 @@ BLOCK_SIZE = 1 << 16
 _LARGEST_ZSTD_WINDOW = 1 << 31  # what `zstd --long=31` writes; the library's own limit is 128 MiB
 
 
+#: Text after which a piece ends; and bytes that zstd is given at once, which may stand for 32,768 times as much text.
+_PIECE_SIZE, _ZSTD_SLICE = 1 << 24, 1 << 10
+
+_Pieces = Generator[bytes, None, bytes]  # yields text, returns what follows the end of the member
+
+
+def _at_once(decompressor: Any, block: bytes) -> _Pieces:
+    """Of gzip, whose text is at most 1,032 times as much."""
+    yield decompressor.decompress(block)
+    return decompressor.unused_data
+
+
+def _by_size(decompressor: Any, block: bytes) -> _Pieces:
+    """Of bzip2 and xz, whose decompressors take a limit."""
+    yield decompressor.decompress(block, _PIECE_SIZE)
+    while not (decompressor.eof or decompressor.needs_input):
+        yield decompressor.decompress(b"", _PIECE_SIZE)
+    return decompressor.unused_data
+
+
+def _by_slices(decompressor: Any, block: bytes) -> _Pieces:
+    """Of zstd, whose decompressor takes none."""
+    text, done = bytearray(), 0
+    while done < len(block) and not decompressor.eof:
+        text += decompressor.decompress(block[done : done + _ZSTD_SLICE])
+        done += _ZSTD_SLICE
+        if len(text) >= _PIECE_SIZE:
+            yield bytes(text)
+            text.clear()
+    yield bytes(text)
+    return decompressor.unused_data + block[done:]
+
+
 @dataclass(frozen=True, slots=True)
 class _Compression:
     name: str
     magic: tuple[bytes, ...]
     decompressor: Callable[[], Any]
+    pieces: Callable[[Any, bytes], _Pieces]
     test: str
 
 
 _COMPRESSIONS = (
-    _Compression("gzip", (b"\x1f\x8b",), lambda: zlib.decompressobj(wbits=31), "gzip -t"),
-    _Compression("bzip2", (b"BZh",), bz2.BZ2Decompressor, "bzip2 -t"),
-    _Compression("xz", (b"\xfd7zXZ\x00",), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), "xz -t"),
+    _Compression("gzip", (b"\x1f\x8b",), lambda: zlib.decompressobj(wbits=31), _at_once, "gzip -t"),
+    _Compression("bzip2", (b"BZh",), bz2.BZ2Decompressor, _by_size, "bzip2 -t"),
+    _Compression("xz", (b"\xfd7zXZ\x00",), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), _by_size, "xz -t"),
     _Compression(
         "zstd",
         # The second kind, a skippable frame, is how files of pzstd begin.
         (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + k]) + b"\x2a\x4d\x18" for k in range(16))),
         lambda: zstandard.ZstdDecompressor(max_window_size=_LARGEST_ZSTD_WINDOW).decompressobj(),
+        _by_slices,
         "zstd -t",
     ),
 )
@@ -128,11 +165,9 @@ def _decompressed(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
         try:
             if decompressor.eof:  # one more member: several compressed files joined, bgzip, pzstd
                 decompressor = compression.decompressor()
-            text = decompressor.decompress(block)
+            block = yield from compression.pieces(decompressor, block)
         except _DAMAGE as error:
             raise InputError(f"{name}: damaged {compression.name} data ({error})", hint=hint, path=name) from error
-        yield text
-        block = decompressor.unused_data if decompressor.eof else b""
         block = block or next(blocks, b"")
         if decompressor.eof:
             block = _without_padding(block, blocks)
