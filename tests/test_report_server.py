@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from virnuc_dagster.report_server import serve
+from virnuc_dagster.report_server import ADDRESS_VARIABLE, serve
 
 
 @pytest.fixture
@@ -42,5 +42,8 @@ def test_nothing_outside_of_the_folder_is_served(server, path):
     assert b"secret" not in body
 
 
-def test_another_name_is_refused(server):
+def test_another_name_is_refused(server, monkeypatch):
     assert get(server, "/demo-1/report.html", "evil.example:80")[0] == 403
+    monkeypatch.setenv(ADDRESS_VARIABLE, "https://lab.example/")  # where a proxy lets people in
+    assert get(server, "/demo-1/report.html", "evil.example:80")[0] == 403
+    assert get(server, "/demo-1/report.html", "lab.example")[0] == 200

@@ -3,13 +3,15 @@
 `python -m virnuc_dagster.report_server FOLDER HOST PORT` serves the files of one folder, read-only, until it is ended.
 """
 
+import os
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
-#: Where a process finds the address of the report server, if there is one.
+#: Where a process finds the address of the report server, as browsers reach it, if there is one.
 ADDRESS_VARIABLE = "VIRNUC_REPORTS_URL"
 
 
@@ -19,7 +21,10 @@ class ReportHandler(SimpleHTTPRequestHandler):
     def send_head(self) -> Any:
         """Answer a GET or HEAD request."""
         host, port = cast("tuple[str, int]", self.server.server_address)
-        if self.headers.get("Host") not in {f"{host}:{port}", f"localhost:{port}"}:
+        names = {f"{host}:{port}", f"localhost:{port}"}
+        if address := os.environ.get(ADDRESS_VARIABLE):
+            names.add(urlsplit(address).netloc)
+        if self.headers.get("Host") not in names:
             self.send_error(403, "this server answers only under its own name")
             return None
         if not Path(self.translate_path(self.path)).resolve().is_relative_to(Path(self.directory).resolve()):

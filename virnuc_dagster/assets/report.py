@@ -23,7 +23,7 @@ def _links(folder: Path, batch: str) -> dict[str, dg.MetadataValue]:
     """Where the page is: its file, and under `virnuc up` an address that a browser follows."""
     links: dict[str, dg.MetadataValue] = {"report": dg.MetadataValue.path(str(folder / paths.HTML))}
     if address := os.environ.get(ADDRESS_VARIABLE):
-        links = {"open report": dg.MetadataValue.url(f"{address}/{batch}/{paths.HTML}"), **links}
+        links = {"open report": dg.MetadataValue.url(f"{address.rstrip('/')}/{batch}/{paths.HTML}"), **links}
     return links
 
 

@@ -39,11 +39,8 @@ def up(port: int, host: str, **flags: Any) -> int:
 
     settings = Settings.read(**flags)
     url, reports_port = f"http://{host}:{port}", port + 1
-    os.environ |= {
-        "DAGSTER_HOME": str(settings.dagster_home),
-        HOME_VARIABLE: str(settings.home),
-        ADDRESS_VARIABLE: f"http://{host}:{reports_port}",
-    }
+    os.environ |= {"DAGSTER_HOME": str(settings.dagster_home), HOME_VARIABLE: str(settings.home)}
+    os.environ.setdefault(ADDRESS_VARIABLE, f"http://{host}:{reports_port}")
     if settings.store_at:
         os.environ[STORE_VARIABLE] = settings.store_at
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
