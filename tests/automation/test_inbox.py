@@ -183,7 +183,7 @@ def test_a_name_that_is_no_text_is_set_aside_and_stops_no_other(inbox, ledger):
 
 def test_a_link_is_called_a_link(inbox, ledger, store):
     (inbox / "odd.fa").symlink_to("/nowhere")
-    assert "symbolic link" in take(store, inbox, "odd.fa", ledger).note
+    assert "it is a symbolic link" in take(store, inbox, "odd.fa", ledger).note
 
 
 @pytest.mark.parametrize("how", ["append", "replace", "truncate", "remove"])
