@@ -28,3 +28,20 @@ def test_impossible_settings_are_refused_by_name(flags, named):
     with pytest.raises(SettingsError, match=named) as caught:
         Settings.read(**flags)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("shard_size = ", "not TOML"),
+        ('backfill_cron = "61 2 * * *"', "backfill_cron: not a cron expression"),
+        ('audit_cron = "0 4 * * caturday"', "audit_cron: not a cron expression"),
+        ('webhook = "hooks.example/secret-token"', "webhook: not an http or https address"),
+    ],
+)
+def test_a_mistake_in_the_file_is_said_before_anything_starts(tmp_path, line, named):
+    (tmp_path / "settings.toml").write_text(line)
+    with pytest.raises(SettingsError) as caught:
+        Settings.read(home=tmp_path)
+    assert named in str(caught.value)
+    assert "secret-token" not in str(caught.value)

@@ -6,6 +6,7 @@ setting: it belongs to the model bundle, whose head was trained for it.
 
 import os
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -91,9 +92,18 @@ class Settings(BaseSettings):
     @field_validator("backfill_cron", "audit_cron")
     @classmethod
     def _cron(cls, cron: str) -> str:
-        if len(cron.split()) != 5:
+        from dagster._utils.schedules import is_valid_cron_string  # not needed for the defaults
+
+        if len(cron.split()) != 5 or not is_valid_cron_string(cron):
             raise ValueError("not a cron expression of five fields, such as 0 2 * * *")
         return cron
+
+    @field_validator("webhook")
+    @classmethod
+    def _address(cls, webhook: SecretStr) -> SecretStr:
+        if webhook.get_secret_value() and not webhook.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("not an http or https address")
+        return webhook
 
     @field_validator("home")
     @classmethod
@@ -136,6 +146,11 @@ class Settings(BaseSettings):
         """
         try:
             return cls(**{name: value for name, value in flags.items() if value is not None})
+        except TOMLDecodeError as error:
+            raise SettingsError(
+                f"settings.toml in the home folder is not TOML: {error}",
+                hint='write one `name = value` a line, with texts in quotes: device = "cpu"',
+            ) from error
         except ValidationError as error:
             raise SettingsError(
                 f"settings cannot be used: {problems(error)}",

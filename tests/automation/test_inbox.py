@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -151,6 +152,38 @@ def test_the_second_bad_file_of_a_name_does_not_replace_the_first(inbox, ledger,
     assert {p.name for p in (inbox / REJECTED).iterdir()} == {
         "bad.fa", f"bad.fa{REASON_SUFFIX}", "1-bad.fa", f"1-bad.fa{REASON_SUFFIX}",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["y" * 252 + ".fa", "\N{DNA DOUBLE HELIX}" * 62 + ".fa"], ids=["letters", "signs"])
+def test_a_bad_file_of_a_very_long_name_is_set_aside(inbox, ledger, store, name):
+    (inbox / name).write_bytes(b"%PDF")
+
+    assert take(store, inbox, name, ledger).state == "rejected"
+
+    (reason,) = (inbox / REJECTED).glob(f"*{REASON_SUFFIX}")
+    assert name in reason.read_text()
+    assert reason.with_name(reason.name.removesuffix(REASON_SUFFIX)).read_bytes() == b"%PDF"
+
+
+def test_a_name_that_is_no_text_is_set_aside_and_stops_no_other(inbox, ledger):
+    path = os.fsencode(inbox) + b"/Prob\xe9.fa"
+    Path(os.fsdecode(path)).write_text(FASTA)
+    drop(inbox, "a.fa")
+    assert look(inbox, ledger).rejected == [], "it may still be written to"
+
+    scan = look(inbox, ledger, after=11)
+
+    assert scan.ready == ["a.fa"]
+    assert [arrival.path for arrival in scan.rejected] == ["Prob\\xe9.fa"]
+    assert not os.path.lexists(path)
+    (reason,) = (inbox / REJECTED).glob(f"*{REASON_SUFFIX}")
+    assert "not UTF-8" in reason.read_text()
+    assert look(inbox, ledger, after=12).rejected == []
+
+
+def test_a_link_is_called_a_link(inbox, ledger, store):
+    (inbox / "odd.fa").symlink_to("/nowhere")
+    assert "it is a symbolic link" in take(store, inbox, "odd.fa", ledger).note
 
 
 @pytest.mark.parametrize("how", ["append", "replace", "truncate", "remove"])

@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from automation_kit import Platform, flip_a_bit, sequences
 
+from virnuc_dagster.automation import take_in
+from virnuc_dagster.automation.steps import failure_reason
+from virnuc_dagster.checkpoints.errors import StorageError
+from virnuc_dagster.cli import main
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.stages.batch import SEQUENCES
 from virnuc_dagster.stages.shards import EmbeddingStage
@@ -54,6 +58,46 @@ def test_files_become_reports_and_a_bad_one_stops_nobody(platform):
     for batch in batches:  # one run for all shards of a batch
         (run,) = [r for r in requests if r.tags.get("virnuc/batch") == batch and RANGE[0] in r.tags]
         assert [run.tags[name] for name in RANGE] == [shards(platform, batch)[0], shards(platform, batch)[-1]]
+
+
+def test_a_file_that_ends_its_run_does_not_take_the_others_with_it(platform, monkeypatch):
+    real = take_in.take_in
+
+    def ends(store, inbox, name, *args, **more):
+        if name == "a-poison.fa":
+            raise RuntimeError("killed")
+        return real(store, inbox, name, *args, **more)
+
+    monkeypatch.setattr(take_in, "take_in", ends)
+    for number, name in enumerate(("a-poison.fa", "b.fa", "c.fa")):
+        platform.drop(name, sequences(number))
+
+    platform.settle()
+
+    assert {name: file.state for name, file in platform.ledger.files().items()} == {
+        "a-poison.fa": "failed", "b.fa": "taken", "c.fa": "taken",
+    }  # fmt: skip
+
+
+def test_a_store_that_is_away_fails_the_file_with_our_words_and_is_told(platform, monkeypatch, capsys):
+    def away(*args, **more):
+        try:
+            raise OSError("http://10.0.0.1/raw?list-type=2")
+        except OSError as error:
+            raise StorageError("the service does not answer", hint="wait") from error
+
+    monkeypatch.setattr(take_in, "take_in", away)
+    platform.drop("one.fa", sequences(1))
+    platform.settle()
+
+    (run,) = platform.instance.get_runs()
+    assert "the service does not answer" in failure_reason(platform.instance, run)
+    assert "raw" not in failure_reason(platform.instance, run)
+    (journal,) = (platform.home / "logs").glob("*.jsonl")
+    (line,) = (json.loads(line) for line in journal.read_text().splitlines() if '"file"' in line)
+    assert (line["file"], line["state"]) == ("one.fa", "failed")
+    main(["batches", "list", "--home", str(platform.home)])
+    assert "one.fa failed: the service does not answer" in capsys.readouterr().err
 
 
 def test_every_partition_of_every_check_is_green_after_a_ranged_run(platform, batch):
@@ -171,7 +215,7 @@ def broken(monkeypatch) -> set[str]:
     return names
 
 
-def test_a_failing_shard_leaves_the_others_and_an_incomplete_report(platform, broken):
+def test_a_failing_shard_leaves_the_others_and_an_incomplete_report(platform, broken, capsys):
     broken.add("one-")
     platform.drop("one.fa", sequences(1))
     platform.drop("two.fa", sequences(2))
@@ -184,6 +228,11 @@ def test_a_failing_shard_leaves_the_others_and_an_incomplete_report(platform, br
     assert (entry.step, entry.failures) == ("done", 1)
     assert "the device fell off the bus" in entry.reason
     assert platform.statuses("batch_report", "conservation")[bad] == "FAILED"
+
+    main(["batches", "list", "--home", str(platform.home)])
+    told = capsys.readouterr()
+    assert [line.split()[-1] for line in told.out.splitlines()[1:]] == ["incomplete", "yes"]
+    assert f"{bad} failed: " in told.err
 
 
 def test_a_batch_that_fails_again_and_again_is_parked_until_it_is_repaired(platform, broken):

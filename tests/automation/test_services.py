@@ -155,6 +155,12 @@ def test_a_taken_port_is_said_at_once(tmp_path, capsys):
     assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
 
 
+def test_a_bundle_that_is_not_there_is_said_at_once(tmp_path, capsys):
+    (tmp_path / "settings.toml").write_text('bundle = "nope"')
+    assert main(["up", "--home", str(tmp_path)]) != 0
+    assert "no bundle 'nope'" in capsys.readouterr().err
+
+
 def test_the_journal_has_a_line_an_event_and_keeps_so_many_days(tmp_path):
     (tmp_path / "2001-01-01.jsonl").write_text("old")
     journal = Journal(folder=str(tmp_path))

@@ -19,6 +19,7 @@ from virnuc_dagster.automation.steps import (
     whole,
 )
 from virnuc_dagster.automation.take_in import TAKE_IN_JOB, take_in_request
+from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import BatchEntry, KnownFile, Ledger, Range
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.arrivals import scan_inbox
@@ -45,11 +46,15 @@ def arrivals(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorDef
         scan = scan_inbox(
             inbox, ledger, time.time(), settle_seconds=settings.inbox_settle_seconds, limit=settings.files_per_tick
         )
+        for arrival in scan.rejected:
+            Journal(folder=str(settings.logs)).write(
+                "file", run="", file=arrival.path, state=arrival.state, batch="", reason=arrival.note
+            )
         left = ledger.files("requested")
         if left and (at_work := unfinished(context.instance.get_runs(dg.RunsFilter(job_name=TAKE_IN_JOB), limit=20))):
             return dg.SkipReason(f"run {at_work[0][:8]} is taking in {len(left):,} files")
         again = list(_again(left.values(), ledger, settings.attempts_max))
-        names = [*again, *scan.ready][: settings.files_per_tick]
+        names = again[:1] or scan.ready[: settings.files_per_tick]
         if not names:
             return dg.SkipReason(f"nothing new: {scan.known:,} files in {inbox}, {scan.waiting:,} still being written")
         files = ledger.files()
@@ -61,7 +66,11 @@ def arrivals(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorDef
 
 
 def _again(files: Iterable[KnownFile], ledger: Ledger, attempts_max: int) -> Iterator[str]:
-    """Files whose run ended without a word about them, unless that has happened too often."""
+    """Files whose run ended without a word about them, unless that has happened too often.
+
+    The first of them is what the run was at when it ended, so each is tried alone: one that ends every run does not
+    take the others with it.
+    """
     for file in files:
         if file.attempts < attempts_max:
             yield file.path

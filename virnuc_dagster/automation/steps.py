@@ -29,6 +29,8 @@ from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 CUT, SHARDS, REST, REPORT = "cut", "shards", "predictions", "report"
 BATCH_TAG, STEP_TAG, ROUND_TAG = "virnuc/batch", "virnuc/step", "virnuc/round"
 BATCH_JOB, SHARDS_JOB = "cut_or_report_batch", "embed_and_score_shards"
+#: How the text of an error of this package begins in Dagster's events.
+_OURS = "virnuc_dagster."
 #: What each step materializes.
 ASSETS = {
     CUT: ("sequence_batch",),
@@ -112,11 +114,11 @@ def unfinished(runs: Iterable[dg.DagsterRun]) -> list[str]:
 
 
 def failure_reason(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Why a run failed, in the words of the first error that a step met."""
+    """Why a run failed, in the words of the first error that a step met: ours if there is one, else its cause."""
     for event in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         assert event.dagster_event is not None
         error = getattr(event.dagster_event.event_specific_data, "error", None)
-        while error is not None and error.cause is not None:
+        while error is not None and error.cause is not None and not error.message.startswith(_OURS):
             error = error.cause
         if error is not None:
             return str(error.message).strip()[:1_000]

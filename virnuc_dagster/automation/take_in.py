@@ -73,6 +73,7 @@ def take_in_job(settings: Settings) -> dg.JobDefinition:
                 errors.append(error)
                 ledger.set_file(name, Fingerprint.of(settings.inbox / name), "failed", note=error.message)
                 context.log.error(f"{name}: {error}")
+                journal.write("file", run=context.run.run_id, file=name, state="failed", batch="", reason=error.message)
                 continue
             context.log.info(f"{name}: {arrival.state} {arrival.batch} {arrival.note}")
             journal.write(

@@ -1,6 +1,7 @@
 """`virnuc batches`: what is in this home, and taking something out of it."""
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,12 @@ def list_batches(as_json: bool, **flags: Any) -> int:
     if as_json:
         click.echo(json.dumps({"batches": rows}, indent=2))
         return 0
-    for entry in Ledger(settings.home).parked() if rows else []:
+    ledger = Ledger(settings.home)
+    for entry in ledger.parked() if ledger.path.exists() else []:
         note(f"{entry.batch} is parked after {entry.failures} failures: {entry.reason}\n  -> virnuc batches retry")
+    for item in ledger.waiting(time.time()) if ledger.path.exists() else []:
+        if item.state == "failed":
+            note(f"{item.name} failed: {item.reason}\n  -> the next scheduled backfill tries it again")
     if not rows:
         click.echo(f"no batch in {settings.home}; add one with `virnuc predict FILE --output DIR`")
         return 0
@@ -85,7 +90,7 @@ def list_batches(as_json: bool, **flags: Any) -> int:
         (
             (
                 row["batch"], row["sequences"], (row["verdicts"] or {}).get("viral"), row["frames"], row["shards"],
-                row["predicted_shards"], "yes" if row["report"] else None,
+                row["predicted_shards"], _report_word(row),
             )
             for row in rows
         ),
@@ -209,6 +214,12 @@ def resolve_batch(settings: Settings, store: Any, name: str, *, whole: bool = Fa
     raise InputError(f"no batch {name!r} in {settings.home}", hint="`virnuc batches list` shows what is there")
 
 
+def _report_word(row: dict[str, Any]) -> str | None:
+    if row["report"] is None:
+        return None
+    return "yes" if row["complete"] else "incomplete"
+
+
 def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     """Facts of a batch in words."""
     shards = facts["shards"]
@@ -221,7 +232,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
         )
     for verdict, count in (facts["verdicts"] or {}).items():
         yield f"verdict: {verdict}", count
-    yield "report", facts["report"]
+    yield "report", facts["report"] and facts["report"] + ("" if facts["complete"] else " (incomplete)")
 
 
 def _summary(settings: Settings, batch: str) -> dict[str, Any]:
@@ -230,7 +241,9 @@ def _summary(settings: Settings, batch: str) -> dict[str, Any]:
 
     try:
         found = json.loads((settings.reports / batch / paths.SUMMARY).read_bytes())
-        return {"verdicts": dict(found["verdicts"]), "frames": int(found["frames"])}
+        return {
+            "verdicts": dict(found["verdicts"]), "frames": int(found["frames"]), "complete": bool(found["complete"]),
+        }  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -262,4 +275,5 @@ def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
         "esm2_shards": len(store.list(ESM2, batch)),
         "predicted_shards": len(store.list(PREDICTIONS, batch)),
         "report": str(report) if report.exists() else None,
+        "complete": summary.get("complete"),
     }

@@ -35,9 +35,11 @@ def up(port: int, host: str, **flags: Any) -> int:
     """Run the web UI and the automation (inbox, scheduled backfill, audit) on this home; Ctrl-C ends it."""
     from virnuc_dagster.instance import clear_dead_runs, open_instance
     from virnuc_dagster.locks import only_one
+    from virnuc_dagster.models.bundle import open_bundle
     from virnuc_dagster.supervisor import supervise
 
     settings = Settings.read(**flags)
+    open_bundle(settings.bundle)  # one that is not there is said now, not by every run
     url, reports_port = f"http://{host}:{port}", port + 1
     os.environ |= {"DAGSTER_HOME": str(settings.dagster_home), HOME_VARIABLE: str(settings.home)}
     os.environ.setdefault(ADDRESS_VARIABLE, f"http://{host}:{reports_port}")

@@ -4,6 +4,7 @@ A file is not touched before its size and time of change have stood still. It is
 copy is parsed: a file that changes meanwhile is noticed, and no half-written sequence becomes a result.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -17,7 +18,7 @@ from pathlib import Path
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore, Level
 from virnuc_dagster.checkpoints.errors import typed_os_errors
 from virnuc_dagster.checkpoints.files import make_folder, write_atomic
-from virnuc_dagster.errors import InputError
+from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.ledger import Fingerprint, Ledger
 from virnuc_dagster.stages.batch import SEQUENCES, add_sequences
 from virnuc_dagster.stages.keys import batch_checkpoint
@@ -27,6 +28,8 @@ REASON_SUFFIX = ".reason.txt"
 #: Names that transfer programs give to files they have not finished.
 UNFINISHED = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".download")
 _CHUNK = 1 << 20
+#: Bytes of a name in `rejected/`: file systems take 255, and a number, the suffix and a temporary name are added.
+_NAME_BYTES = 200
 
 
 class ChangedError(InputError):
@@ -52,11 +55,13 @@ class Scan:
         known: Files in the inbox.
         ready: Names of files that are whole, those seen first coming first.
         waiting: Number of files that are still being written or too young.
+        rejected: Files whose names no database and no run can hold; they are set aside already.
     """
 
     known: int = 0
     ready: list[str] = field(default_factory=list)
     waiting: int = 0
+    rejected: list[Arrival] = field(default_factory=list)
 
 
 def scan_inbox(inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float, limit: int) -> Scan:
@@ -73,12 +78,16 @@ def scan_inbox(inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float
         limit: How many ready files to name.
     """
     seen = dict(_fingerprints(inbox))
+    unspeakable = {path: seen.pop(path) for path in list(seen) if not _is_text(path)}
     known = ledger.fingerprints()
     changed = {path: fingerprint for path, fingerprint in seen.items() if known.get(path) != fingerprint}
     gone = known.keys() - seen.keys()
     if changed or gone:
         ledger.note_files(changed, gone, now)
-    scan = Scan(known=len(seen))
+    scan = Scan(known=len(seen) + len(unspeakable))
+    for path, fingerprint in unspeakable.items():
+        if now - fingerprint.mtime_ns / 1e9 < settle_seconds or not _reject_name(inbox, path, fingerprint, scan):
+            scan.waiting += 1
     for file in ledger.files("waiting").values():
         written_at = file.fingerprint.mtime_ns / 1e9
         still_since = max(file.seen_at, written_at if written_at <= now else 0)  # a time in the future means nothing
@@ -87,6 +96,31 @@ def scan_inbox(inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float
         else:
             scan.waiting += 1
     return scan
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8; old archives and other systems leave names that are not."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(name: str) -> str:
+    """A name for messages: bytes that are no text are spelled out."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _reject_name(inbox: Path, name: str, fingerprint: Fingerprint, scan: Scan) -> bool:
+    """Set a file aside whose name is not text; False if the home refuses, and the next look tries again."""
+    error = InputError(f"the file's name is not UTF-8: {_shown(name)}", hint="give it a name of ordinary letters")
+    try:
+        reject(inbox, name, fingerprint, error)
+    except (VirnucError, FileNotFoundError):
+        return False
+    scan.rejected.append(Arrival(_shown(name), "rejected", note=error.message))
+    return True
 
 
 def _fingerprints(inbox: Path) -> Iterator[tuple[str, Fingerprint]]:
@@ -175,7 +209,8 @@ def _copy(path: Path, inbox: Path, before: Fingerprint) -> Iterator[tuple[Path, 
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             hint = "put the file itself here, readable for the user who runs virnuc"
-            raise InputError(f"{path.name} cannot be opened: {error.strerror}", hint=hint, path=path.name) from error
+            why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+            raise InputError(f"{path.name} cannot be opened: {why}", hint=hint, path=path.name) from error
         with open(descriptor, "rb") as source:  # noqa: PTH123 - from a descriptor
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise InputError(f"{path.name} is not a regular file", hint="put a file here", path=path.name)
@@ -204,13 +239,16 @@ def reject(inbox: Path, name: str, fingerprint: Fingerprint, error: InputError) 
     """
     folder = inbox / REJECTED
     make_folder(folder)
-    target = folder / name
+    short = name
+    while len(os.fsencode(short)) > _NAME_BYTES:
+        short = short[:-1]
+    target = folder / short
     number = 1
-    while target.exists() or target.with_name(target.name + REASON_SUFFIX).exists():
-        target = folder / f"{number}-{name}"
+    while os.path.lexists(target) or target.with_name(target.name + REASON_SUFFIX).exists():
+        target = folder / f"{number}-{short}"
         number += 1
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    text = f"{name} was rejected at {at}.\n\n{error.message}\n"
+    text = f"{_shown(name)} was rejected at {at}.\n\n{error.message}\n"
     text += f"What to do: {error.hint}\n" if error.hint else ""
     text += "Put the corrected file into the inbox again, under any name.\n"
     write_atomic(target.with_name(target.name + REASON_SUFFIX), text.encode())
