@@ -217,12 +217,19 @@ def test_a_webhook_that_does_not_work_is_said_without_its_address(webhook, url):
     assert "secret" not in problem
 
 
-def test_the_alert_names_run_batch_and_reason(tmp_path, webhook):
+@pytest.mark.parametrize(
+    ("tags", "named"),
+    [
+        ({"virnuc/batch": "gone-00000000", "virnuc/step": "report"}, {"batch": "gone-00000000", "files": ""}),
+        ({"virnuc/files": "a.fa, b.fa"}, {"batch": "", "files": "a.fa, b.fa"}),
+    ],
+)
+def test_the_alert_names_run_what_it_was_of_and_reason(tmp_path, webhook, tags, named):
     url, received = webhook
     platform = Platform(tmp_path, {"webhook": url})
     request = dg.RunRequest(
         job_name="cut_or_report_batch", asset_selection=[dg.AssetKey("batch_report")],
-        tags={"dagster/partition": "gone-00000000", "virnuc/batch": "gone-00000000", "virnuc/step": "report"},
+        tags={"dagster/partition": "gone-00000000", **tags},
     )  # fmt: skip
     platform.instance.add_dynamic_partitions("batches", ["gone-00000000"])
     result = platform.carry_out(request)
@@ -233,7 +240,8 @@ def test_the_alert_names_run_batch_and_reason(tmp_path, webhook):
     platform.definitions.resolve_sensor_def("failure_alert")(context)
 
     assert received[0]["run"] == result.run_id
-    assert received[0]["batch"] == "gone-00000000"
+    assert received[0].items() >= named.items()
+    assert (named["batch"] or named["files"]) in received[0]["text"]
     assert "no checkpoint was committed here" in received[0]["reason"]
     (journal,) = (tmp_path / "logs").glob("*.jsonl")
     assert "run_failed" in journal.read_text()

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
-from virnuc_dagster.automation.steps import BATCH_TAG, STEP_TAG, failure_reason
+from virnuc_dagster.automation.steps import BATCH_TAG, FILES_TAG, STEP_TAG, failure_reason
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import Ledger, Waiting
 from virnuc_dagster.settings import Settings
@@ -37,10 +37,11 @@ def failure_alert(settings: Settings, status: dg.DefaultSensorStatus) -> dg.Sens
             return
         facts = {
             "run": run.run_id, "job": run.job_name, "batch": run.tags.get(BATCH_TAG, ""),
-            "step": run.tags.get(STEP_TAG, ""), "reason": failure_reason(context.instance, run),
+            "files": run.tags.get(FILES_TAG, ""), "step": run.tags.get(STEP_TAG, ""),
+            "reason": failure_reason(context.instance, run),
         }  # fmt: skip
         Journal(folder=str(settings.logs)).write("run_failed", **facts)
-        text = f"virnuc: {facts['job']} {facts['batch']} failed: {facts['reason']}"
+        text = f"virnuc: {facts['job']} {facts['batch'] or facts['files']} failed: {facts['reason']}"
         if problem := post(settings.webhook.get_secret_value(), {"text": text, **facts}):
             context.log.warning(problem)
 

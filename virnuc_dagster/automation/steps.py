@@ -27,7 +27,7 @@ from virnuc_dagster.stages.keys import batch_of
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 
 CUT, SHARDS, REST, REPORT = "cut", "shards", "predictions", "report"
-BATCH_TAG, STEP_TAG, ROUND_TAG = "virnuc/batch", "virnuc/step", "virnuc/round"
+BATCH_TAG, STEP_TAG, ROUND_TAG, FILES_TAG = "virnuc/batch", "virnuc/step", "virnuc/round", "virnuc/files"
 BATCH_JOB, SHARDS_JOB = "cut_or_report_batch", "embed_and_score_shards"
 #: How the text of an error of this package begins in Dagster's events.
 _OURS = "virnuc_dagster."

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from virnuc_dagster.assets.batch import cut_batch, sequence_batch
-from virnuc_dagster.automation.steps import REPORT, SHARDS, Registered, whole
+from virnuc_dagster.automation.steps import FILES_TAG, REPORT, SHARDS, Registered, whole
 from virnuc_dagster.checks import Targets, evaluation, integrity_key
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.io_manager import CheckpointIOManager, record_metadata
@@ -36,7 +36,7 @@ def take_in_request(files: list[str]) -> dg.RunRequest:
     return dg.RunRequest(
         job_name=TAKE_IN_JOB,
         run_config={"ops": {_OP: {"config": {"files": files}}}},
-        tags={"virnuc/files": shown[:200]},
+        tags={FILES_TAG: shown[:200]},
     )
 
 
