@@ -37,6 +37,9 @@ def test_impossible_settings_are_refused_by_name(flags, named):
         ('backfill_cron = "61 2 * * *"', "backfill_cron: not a cron expression"),
         ('audit_cron = "0 4 * * caturday"', "audit_cron: not a cron expression"),
         ('webhook = "hooks.example/secret-token"', "webhook: not an http or https address"),
+        ('devise = "cpu"', "devise: no such setting; did you mean device?"),
+        ('VIRNUC_DEVICE = "cpu"', "VIRNUC_DEVICE: no such setting; did you mean device?"),
+        ("zzz = 1", "zzz: no such setting\n"),
     ],
 )
 def test_a_mistake_in_the_file_is_said_before_anything_starts(tmp_path, line, named):

@@ -5,6 +5,7 @@ setting: it belongs to the model bundle, whose head was trained for it.
 """
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Any, Literal
@@ -25,9 +26,19 @@ def problems(error: ValidationError, *, with_values: bool = False) -> str:
     """What was found wrong with settings, by name; with their values only where none can be secret."""
     found = []
     for fault in error.errors():
-        name = ".".join(map(str, fault["loc"])) + (f" {fault['input']!r}" if with_values else "")
-        found.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
+        name = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            found.append(f"{name}: no such setting{_nearest(name)}")
+            continue
+        shown = f"{name} {fault['input']!r}" if with_values else name
+        found.append(f"{shown}: {fault['msg'].removeprefix('Value error, ')}")
     return "; ".join(found)
+
+
+def _nearest(name: str) -> str:
+    known = ["store" if field == "store_at" else field for field in Settings.model_fields]
+    near = get_close_matches(name.lower().removeprefix("virnuc_"), known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class Settings(BaseSettings):
