@@ -28,6 +28,7 @@ from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.arrivals import scan_inbox
 from virnuc_dagster.stages.batch import add_sequences
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ui"))
 from ui_kit import running
 

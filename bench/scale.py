@@ -41,6 +41,7 @@ from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES, add_sequences
 from virnuc_dagster.stages.keys import shard_key
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, ComputeOptions, PredictionStage
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ui"))
 from ui_kit import running
 

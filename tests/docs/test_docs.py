@@ -182,3 +182,11 @@ def test_versions_agree():
     assert citation["preferred-citation"]["doi"] in (ROOT / "pyproject.toml").read_text()
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
     assert f"## {virnuc_dagster.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("bench", sorted((ROOT / "bench").glob("*.py")), ids=lambda path: path.name)
+def test_every_bench_starts(bench):
+    """The figures of the docs are theirs; they run too long for a test, but they must not have been left behind."""
+    done = subprocess.run([sys.executable, bench, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "usage: " in done.stdout
