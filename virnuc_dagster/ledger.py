@@ -20,7 +20,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
   path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
   seen_at REAL NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
-  batch TEXT NOT NULL DEFAULT '', note TEXT NOT NULL DEFAULT '');
+  batch TEXT NOT NULL DEFAULT '', note TEXT NOT NULL DEFAULT '', failed_at REAL NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS contents (sha256 TEXT PRIMARY KEY, batch TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS files_state ON files (state, seen_at);
 CREATE TABLE IF NOT EXISTS batches (
@@ -29,9 +29,9 @@ CREATE TABLE IF NOT EXISTS batches (
   arrived_at REAL NOT NULL, surveyed_at REAL NOT NULL DEFAULT 0, waiting_since REAL NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS batches_step ON batches (step);
 """
-_VERSION = 2
-#: What ledgers of version 1 lack.
-_WAITING_SINCE = "ALTER TABLE batches ADD COLUMN waiting_since REAL NOT NULL DEFAULT 0"
+_VERSION = 3
+#: Columns that ledgers of older versions lack.
+_NEWER = {"batches": "waiting_since", "files": "failed_at"}
 #: Steps of a batch that need no sensor.
 AT_REST = ("done", "parked")
 Range = tuple[str, str]
@@ -120,12 +120,13 @@ class Waiting:
 def _bring_up_to_date(database: sqlite3.Connection) -> None:
     """Make the tables, or what a table of an older version lacks; may be done by two processes at once."""
     database.executescript(_SCHEMA)
-    if "waiting_since" not in {row[1] for row in database.execute("PRAGMA table_info(batches)")}:
-        try:
-            database.execute(_WAITING_SINCE)
-        except sqlite3.OperationalError as error:
-            if "duplicate column" not in str(error):
-                raise
+    for table, column in _NEWER.items():
+        if column not in {row[1] for row in database.execute(f"PRAGMA table_info({table})")}:
+            try:
+                database.execute(f"ALTER TABLE {table} ADD COLUMN {column} REAL NOT NULL DEFAULT 0")
+            except sqlite3.OperationalError as error:
+                if "duplicate column" not in str(error):
+                    raise
     database.execute(f"PRAGMA user_version = {_VERSION}")
 
 
@@ -180,17 +181,37 @@ class Ledger:
         now = fingerprint.size, fingerprint.mtime_ns, fingerprint.inode
         with self._database() as database:
             database.execute(
-                "UPDATE files SET state = ?, batch = ?, note = ?, attempts = attempts + (? = 'requested') "
+                "UPDATE files SET state = ?, batch = ?, note = ?, attempts = attempts + (? = 'requested'), "
+                "failed_at = iif(? = 'failed', ?, failed_at) "
                 "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
-                (state, batch, note, state, path, *now),
+                (state, batch, note, state, state, time.time(), path, *now),
             )
             if sha256 and batch:
                 database.execute("INSERT OR REPLACE INTO contents (sha256, batch) VALUES (?, ?)", (sha256, batch))
 
     def retry_files(self) -> None:
-        """Files that could not be taken in for no fault of theirs (disk full, say) wait again."""
+        """Files that could not be taken in for no fault of theirs (disk full, say) wait again, as if never tried."""
         with self._database() as database:
             database.execute("UPDATE files SET state = 'waiting', attempts = 0 WHERE state = 'failed'")
+
+    def retry_failed(self, before: float, attempts_max: int, first_step: str) -> None:
+        """Send files and batches that failed before a time on their way again, unless the next failure parks them.
+
+        Args:
+            before: Seconds since the epoch.
+            attempts_max: Failures in a row after which a batch is parked.
+            first_step: The step that batches begin with.
+        """
+        with self._database() as database:
+            database.execute(
+                "UPDATE files SET state = 'waiting' WHERE state = 'failed' AND failed_at < ? AND attempts < ?",
+                (before, attempts_max - 1),
+            )
+            database.execute(
+                "UPDATE batches SET step = ?, round = round + 1, ranges = '[]', requested_at = 0, reason = '' "
+                "WHERE step = 'done' AND reason <> '' AND requested_at < ? AND failures < ?",
+                (first_step, before, attempts_max - 1),
+            )
 
     def batch_with_content(self, sha256: str) -> str:
         """The batch that a file of exactly these bytes became, or an empty text."""

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
         files_per_tick: Files that one run takes in.
         runs_per_tick: Runs that a sensor or schedule requests at once; the rest wait for the next tick.
         attempts_max: Failures in a row after which a batch or file is parked.
+        retry_minutes: A file or batch that failed is tried again after this long; its last attempt is left to the
+            scheduled backfill.
         backfill_cron: When missing, failed, damaged and outdated shards are computed (UTC).
         audit_cron: When the whole store is read and checked (UTC).
         late_after_hours: A file or batch that has waited this long for its report is told of.
@@ -95,6 +97,7 @@ class Settings(BaseSettings):
     files_per_tick: int = Field(20, ge=1, le=1_000)
     runs_per_tick: int = Field(20, ge=1, le=1_000)
     attempts_max: int = Field(3, ge=1, le=100)
+    retry_minutes: float = Field(30, gt=0, le=60 * 24 * 365)
     backfill_cron: str = "0 2 * * *"
     audit_cron: str = "0 4 * * 0"
     late_after_hours: float = Field(24, gt=0, le=24 * 365)

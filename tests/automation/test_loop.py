@@ -235,6 +235,45 @@ def test_a_failing_shard_leaves_the_others_and_an_incomplete_report(platform, br
     assert f"{bad} failed: " in told.err
 
 
+def test_what_failed_is_tried_again_after_a_while_but_the_last_time_by_the_backfill(platform, broken):
+    broken.add("one-")
+    platform.drop("one.fa", sequences(1))
+    platform.settle()
+    (bad,) = (key.batch for key in platform.store.list(SEQUENCES))
+    assert platform.settle() == []  # not at once
+
+    soon = platform.with_settings(retry_minutes=1e-9)
+    assert [request.tags["virnuc/step"] for request in soon.settle()] == ["cut", "shards", "predictions", "report"]
+    assert soon.ledger.batch(bad).failures == 2
+    assert soon.settle() == []  # the next failure would park it
+
+    broken.clear()
+    for request in soon.scheduled():
+        soon.carry_out(request)
+    soon.settle()
+    assert json.loads(soon.report(bad)["summary.json"])["complete"]
+    assert soon.ledger.batch(bad).failures == 0
+    assert soon.settle() == []
+
+
+def test_a_file_whose_home_was_in_trouble_is_tried_again_after_a_while(platform, monkeypatch):
+    with monkeypatch.context() as trouble:
+
+        def full(*args, **more):
+            raise StorageError("no space left")
+
+        trouble.setattr(take_in, "take_in", full)
+        platform.drop("one.fa", sequences(1))
+        platform.settle()
+    assert platform.settle() == []  # not at once
+
+    platform.with_settings(retry_minutes=1e-9).settle()
+
+    assert {name: file.state for name, file in platform.ledger.files().items()} == {"one.fa": "taken"}
+    (batch,) = (key.batch for key in platform.store.list(SEQUENCES))
+    assert json.loads(platform.report(batch)["summary.json"])["complete"]
+
+
 def test_a_batch_that_fails_again_and_again_is_parked_until_it_is_repaired(platform, broken):
     platform = platform.with_settings(attempts_max=2, runs_per_tick=1)
     broken.add("one-")

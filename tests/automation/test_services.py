@@ -299,7 +299,9 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.begin("old-1", "shards")
     with closing(sqlite3.connect(ledger.path)) as database, database:
-        database.executescript("ALTER TABLE batches DROP COLUMN waiting_since; PRAGMA user_version = 1")
+        database.executescript("ALTER TABLE batches DROP COLUMN waiting_since; ALTER TABLE files DROP COLUMN failed_at")
+        database.execute("PRAGMA user_version = 1")
+    ledger.retry_failed(time.time(), 3, "cut")
 
     assert ledger.waiting(time.time() + 1) == []
     ledger.begin("old-1", "shards")

@@ -91,13 +91,15 @@ def progress(
         minimum_interval_seconds=settings.inbox_poll_seconds,
         default_status=status,
         description="Brings each new or repaired batch to its report: one run for all of its shards (models loaded "
-        "once), then one for the report. If shards fail, it goes on with the others; the report says what is missing, "
-        "and the scheduled backfill tries again.",
+        "once), then one for the report. If shards fail, it goes on with the others; the report says what is missing. "
+        f"A file or batch that failed is tried again after {settings.retry_minutes:g} minutes (VIRNUC_RETRY_MINUTES), "
+        "and for the last time by the scheduled backfill.",
         tags={"virnuc/dataflow": "0-arrivals"},
     )
     def batch_progress(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         ledger = Ledger(settings.home)
         mover = Mover(context.instance, ledger, settings)
+        ledger.retry_failed(time.time() - 60 * settings.retry_minutes, settings.attempts_max, CUT)
         active = ledger.active(limit=10 * settings.runs_per_tick)
         wanted: list[dg.RunRequest] = []
         for entry in active:
