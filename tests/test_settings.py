@@ -48,3 +48,17 @@ def test_a_mistake_in_the_file_is_said_before_anything_starts(tmp_path, line, na
         Settings.read(home=tmp_path)
     assert named in str(caught.value)
     assert "secret-token" not in str(caught.value)
+
+
+def test_a_home_is_not_chosen_by_a_file_that_lies_in_one(tmp_path):
+    (tmp_path / "settings.toml").write_text('home = "/elsewhere"\n')
+    with pytest.raises(SettingsError, match="names a home, but lies in one"):
+        Settings.read(home=tmp_path)
+
+
+def test_the_settings_of_a_home_below_ones_own_folder_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VIRNUC_HOME", "~/virnuc")
+    (tmp_path / "virnuc").mkdir()
+    (tmp_path / "virnuc" / "settings.toml").write_text("threads = 7\n")
+    assert (Settings.read().threads, Settings.read().home) == (7, tmp_path / "virnuc")

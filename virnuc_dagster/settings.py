@@ -148,8 +148,14 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then the environment, then `<home>/settings.toml`."""
-        home = Path(init_settings().get("home") or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME)
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home / "settings.toml")
+        home = Path(init_settings().get("home") or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME).expanduser()
+        of_home = TomlConfigSettingsSource(settings_cls, home / "settings.toml")
+        if "home" in of_home():
+            raise SettingsError(
+                f"{home / 'settings.toml'} names a home, but lies in one",
+                hint="remove that line; the home is chosen by --home or VIRNUC_HOME",
+            )
+        return init_settings, env_settings, of_home
 
     @classmethod
     def read(cls, **flags: Any) -> "Settings":
