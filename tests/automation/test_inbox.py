@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.checkpoints.files import claimed
+from virnuc_dagster.errors import InputError
 from virnuc_dagster.ledger import Fingerprint, Ledger
 from virnuc_dagster.stages import arrivals
 from virnuc_dagster.stages.arrivals import REASON_SUFFIX, REJECTED, scan_inbox, take_in
@@ -257,3 +259,31 @@ def test_ten_thousand_known_files_cost_less_than_a_tenth_of_a_second(inbox, ledg
         times.append(time.process_time() - began)
     assert scan.known == 10_000
     assert min(times) < 0.1, times
+
+
+def test_a_clock_that_was_set_back_does_not_keep_a_file_waiting(inbox, ledger):
+    drop(inbox, "a.fa")
+    look(inbox, ledger, after=86_400)
+    look(inbox, ledger)
+    assert look(inbox, ledger, after=11).ready == ["a.fa"]
+
+
+def test_a_bad_file_that_is_taken_away_while_it_is_read_stops_no_other(inbox, ledger, store, monkeypatch):
+    path = drop(inbox, "a.fa", "no fasta")
+
+    def add_sequences(*args, **more):
+        path.unlink()
+        raise InputError("not a sequence file")
+
+    monkeypatch.setattr(arrivals, "add_sequences", add_sequences)
+    assert take(store, inbox, "a.fa", ledger).state == "rejected"
+
+
+def test_the_copy_of_a_killed_run_is_removed_and_that_of_a_living_one_is_not(inbox):
+    dead, living, young = (inbox / f".{name}.spool" for name in ("dead", "living", "young"))
+    for path, age in ((dead, 100), (living, 100), (young, 0)):
+        path.write_text(FASTA)
+        os.utime(path, (time.time() - age,) * 2)
+    with claimed(living):
+        arrivals.sweep_spools(inbox)
+    assert sorted(inbox.iterdir()) == [living, young]

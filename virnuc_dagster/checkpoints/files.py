@@ -4,14 +4,18 @@ import contextlib
 import fcntl
 import mmap
 import os
+import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from virnuc_dagster.checkpoints.errors import typed_os_errors
 
 TEMPORARY_SUFFIX = ".tmp"
+#: A temporary file this young may not be claimed yet.
+_UNCLAIMED_SECONDS = 60
 
 
 def fsync_folder(folder: Path) -> None:
@@ -72,6 +76,33 @@ def temporary_file(target: Path, write: Callable[[BinaryIO], object], size: Call
     finally:
         with contextlib.suppress(FileNotFoundError), typed_os_errors(path):
             path.unlink()
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Hold a temporary file or folder, which is there: `remove_abandoned` leaves it alone while its maker lives."""
+    with typed_os_errors(path):
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is removed there either
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned(paths: Iterable[Path]) -> None:
+    """Remove temporary files and folders whose maker was killed; what cannot be removed stays."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime < _UNCLAIMED_SECONDS:
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 @contextlib.contextmanager

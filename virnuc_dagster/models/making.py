@@ -18,17 +18,21 @@ import torch
 from xxhash import xxh3_128
 
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.checkpoints.files import fsync_folder, make_folder, rename
+from virnuc_dagster.checkpoints.files import claimed, fsync_folder, make_folder, remove_abandoned, rename
 from virnuc_dagster.classify.head import predict
 from virnuc_dagster.errors import BundleError
 from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, open_bundle
 
+#: How the name of a bundle's folder ends while it is made.
+_PARTIAL = ".partial"
 _GOLDEN_NUCLEOTIDE = "ATGAAACGTCTGGGTACCGAAGCTATTCGTGACCTGAAAGCAGTTCACTGGTCTAACGATCCGTTCATGTGCCAGTATAAAGGCA"
 _GOLDEN_PROTEIN = "MKRLGTEAIRDLKAVHWSNDPFMCQYKGLLEAVRKHT"
 
 
 def make_bundle(output: Path, write_parts: Callable[[Path], dict[str, Any]]) -> Bundle:
     """Make a bundle's folder at once: parts, golden frame, every check, then its name.
+
+    What a call for the same name left that was killed is removed.
 
     Args:
         output: Folder to make; must not exist.
@@ -41,14 +45,21 @@ def make_bundle(output: Path, write_parts: Callable[[Path], dict[str, Any]]) -> 
     refuse_existing(output)
     make_folder(output.absolute().parent)
     with typed_os_errors(output):
-        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        beside = output.absolute().parent
+        remove_abandoned(path for path in beside.iterdir() if _is_partial(path, output.name))
+        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", suffix=_PARTIAL, dir=beside))
     try:
-        with typed_os_errors(output):
+        with typed_os_errors(output), claimed(partial):
             _fill(partial, write_parts)
             rename(partial, output.absolute())
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return open_bundle(str(output))
+
+
+def _is_partial(path: Path, name: str) -> bool:
+    """Whether a folder is a bundle of that name that was not finished."""
+    return path.name.startswith(f".{name}-") and path.name.endswith(_PARTIAL)
 
 
 def _fill(folder: Path, write_parts: Callable[[Path], dict[str, Any]]) -> None:

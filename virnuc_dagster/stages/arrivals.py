@@ -4,20 +4,20 @@ A file is not touched before its size and time of change have stood still. It is
 copy is parsed: a file that changes meanwhile is noticed, and no half-written sequence becomes a result.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore, Level
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.checkpoints.files import make_folder, write_atomic
+from virnuc_dagster.checkpoints.files import claimed, make_folder, remove_abandoned, write_atomic
 from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.ledger import Fingerprint, Ledger
 from virnuc_dagster.stages.batch import SEQUENCES, add_sequences
@@ -25,6 +25,8 @@ from virnuc_dagster.stages.keys import batch_checkpoint
 
 REJECTED = "rejected"
 REASON_SUFFIX = ".reason.txt"
+#: Of the private, hidden copy of a file while it is read.
+SPOOL_SUFFIX = ".spool"
 #: Names that transfer programs give to files they have not finished.
 UNFINISHED = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".download")
 _CHUNK = 1 << 20
@@ -88,7 +90,10 @@ def scan_inbox(inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float
     for path, fingerprint in unspeakable.items():
         if now - fingerprint.mtime_ns / 1e9 < settle_seconds or not _reject_name(inbox, path, fingerprint, scan):
             scan.waiting += 1
-    for file in ledger.files("waiting").values():
+    waiting = ledger.files("waiting").values()
+    if seen_too_early := {file.path: file.fingerprint for file in waiting if file.seen_at > now}:
+        ledger.note_files(seen_too_early, [], now)  # the clock was set back: their waiting begins now
+    for file in waiting:
         written_at = file.fingerprint.mtime_ns / 1e9
         still_since = max(file.seen_at, written_at if written_at <= now else 0)  # a time in the future means nothing
         if now - still_since >= settle_seconds and len(scan.ready) < limit:
@@ -194,7 +199,7 @@ def _is_stored(store: CheckpointStore, batch: str) -> bool:
         return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def _copy(path: Path, inbox: Path, before: Fingerprint) -> Iterator[tuple[Path, str]]:
     """A private copy of a file that stood still while it was read, and its sha256.
 
@@ -202,8 +207,8 @@ def _copy(path: Path, inbox: Path, before: Fingerprint) -> Iterator[tuple[Path, 
         ChangedError: It did not stand still.
         InputError: It cannot be read, or is no regular file.
     """
-    copy = inbox / f".{uuid.uuid4().hex}.spool"
-    digest = hashlib.sha256()
+    copy = inbox / f".{uuid.uuid4().hex}{SPOOL_SUFFIX}"
+    digest, held = hashlib.sha256(), contextlib.ExitStack()
     try:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -214,6 +219,9 @@ def _copy(path: Path, inbox: Path, before: Fingerprint) -> Iterator[tuple[Path, 
         with open(descriptor, "rb") as source:  # noqa: PTH123 - from a descriptor
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise InputError(f"{path.name} is not a regular file", hint="put a file here", path=path.name)
+            with typed_os_errors(copy, lambda: before.size):
+                copy.touch()
+            held.enter_context(claimed(copy))
             with typed_os_errors(copy, lambda: before.size), copy.open("wb") as target:
                 while chunk := source.read(_CHUNK):
                     digest.update(chunk)
@@ -223,6 +231,12 @@ def _copy(path: Path, inbox: Path, before: Fingerprint) -> Iterator[tuple[Path, 
         yield copy, digest.hexdigest()
     finally:
         copy.unlink(missing_ok=True)
+        held.close()
+
+
+def sweep_spools(inbox: Path) -> None:
+    """Remove private copies of files whose run was killed."""
+    remove_abandoned(inbox.glob(f".*{SPOOL_SUFFIX}"))
 
 
 def reject(inbox: Path, name: str, fingerprint: Fingerprint, error: InputError) -> Path:
@@ -252,7 +266,8 @@ def reject(inbox: Path, name: str, fingerprint: Fingerprint, error: InputError) 
     text += f"What to do: {error.hint}\n" if error.hint else ""
     text += "Put the corrected file into the inbox again, under any name.\n"
     write_atomic(target.with_name(target.name + REASON_SUFFIX), text.encode())
-    if Fingerprint.of(inbox / name) == fingerprint:
-        with typed_os_errors(target):
-            (inbox / name).rename(target)
+    with contextlib.suppress(FileNotFoundError):  # someone has taken it away
+        if Fingerprint.of(inbox / name) == fingerprint:
+            with typed_os_errors(target):
+                (inbox / name).rename(target)
     return target
