@@ -58,6 +58,15 @@ def test_everything_the_ui_shows_has_a_description(tmp_path):
     assert [name for name, text in shown.items() if len(text or "") < 60] == []
 
 
+def test_the_launchpad_offers_what_a_run_computes_with_and_nothing_internal(tmp_path):
+    definitions = build_definitions(settings=Settings.read(home=tmp_path))
+    for job in definitions.get_repository_def().get_all_jobs():
+        fields = job.run_config_schema.config_type.fields
+        assert not any(field.is_required for field in fields.values())  # launched without "Scaffold missing config"
+        offered = fields["resources"].default_value
+        assert {name for name, values in offered.items() if values.get("config")} <= {"compute", "backends"}, job.name
+
+
 @pytest.mark.parametrize(("automation", "status"), [(True, "RUNNING"), (False, "STOPPED")])
 def test_automation_is_on_from_the_start_unless_the_settings_say_otherwise(tmp_path, automation, status):
     repository = build_definitions(settings=Settings(home=tmp_path, automation=automation)).get_repository_def()

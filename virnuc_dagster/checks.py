@@ -40,7 +40,8 @@ _DESCRIPTIONS = {
     INTEGRITY: f"Are the stored bytes the committed ones? Every validation level: {_LEVELS}. "
     "If not: the audit sets the shard aside, and the next scheduled backfill computes it again.",
     HEALTH: "Are the vectors plausible? All finite, of similar length (within a factor of 10 of the shard's median), "
-    "and no two different frames with the very same vector. A failure points at the model or the device, not the disk.",
+    "and no two different frames with the very same vector. A failure points at the model or the device, not the disk. "
+    "`norm_min`, `norm_median` and `norm_max` are the lengths of the shortest, the middle and the longest vector.",
     ALIGNMENT: "Do all stages hold the same frames? Ids of frames = DNABERT-S = ESM-2 = predictions, none missing, "
     "none twice, so that no score can belong to another frame.",
     PROBABILITIES: "Do P(others) and P(virus) of each frame lie in 0..1 and sum to 1?",
@@ -125,7 +126,7 @@ def sequence_batch_checks(
 def batch_report_checks(
     context: dg.AssetCheckExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointIOManager],
-    reports: ReportFolder,
+    reports: dg.ResourceParam[ReportFolder],
 ) -> Iterator[dg.AssetCheckResult]:
     """Conservation from input to report."""
 
@@ -174,7 +175,8 @@ def _evaluate(
             description=next(iter(bad.values()), "all is well")
             if len(keys) == 1
             else f"{len(bad)} of {len(keys)} failed",
-            metadata={"partitions": len(keys), "failed": len(bad)}
+            # A number that is always 0 would be drawn as a flat line by the UI.
+            metadata={"partitions": f"{len(keys):,} examined, {len(bad):,} failed"}
             | ({"which": dg.MetadataValue.json(dict(list(bad.items())[:100]))} if bad else {}),
         )
 
@@ -222,6 +224,19 @@ def evaluation(key: dg.AssetCheckKey, partition: str, verdict: Verdict, targets:
         target_materialization_data=targets.of(partition),
         description=verdict.reason or "all is well",
     )
+
+
+def red_partitions(instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]) -> set[str]:
+    """Partitions whose last result of one of these checks is a failure."""
+    found = instance.event_log_storage.get_asset_check_partition_info(list(checks))
+    return {
+        info.partition_key for info in found if info.partition_key and info.latest_execution_status.value == "FAILED"
+    }
+
+
+def keys_of_embedding_checks() -> list[dg.AssetCheckKey]:
+    """The checks without which no prediction is made of an embedding."""
+    return [dg.AssetCheckKey(dg.AssetKey(stage), name) for stage in (DNABERT_S, ESM2) for name in (INTEGRITY, HEALTH)]
 
 
 def integrity_key(stage: str) -> dg.AssetCheckKey:

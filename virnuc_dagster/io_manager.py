@@ -1,10 +1,10 @@
 """The bridge from Dagster's outputs and inputs to the checkpoint store. No number is computed here."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from virnuc_dagster.checkpoints import (
     CheckpointKey,
@@ -19,20 +19,21 @@ from virnuc_dagster.stages.keys import batch_of
 from virnuc_dagster.writer import writer
 
 
-class CheckpointIOManager(dg.ConfigurableIOManager):
+@dataclass(frozen=True)
+class CheckpointIOManager(dg.IOManager):
     """Keeps asset partitions as checkpoints: atomic saves, validation, versioned loads, `.done` records.
 
     An asset may hand over its payload, or commit its partitions itself and hand over None: then every partition of the
     output must be committed, or the step fails. Existence means a commit record with a data file of the right size.
+
+    Attributes:
+        root: Folder or URL (s3://...) of the checkpoint store.
+        validation: How much of a checkpoint is checked when it is read: `load` compares the digest, `full` also checks
+            every value, `skip` only loads safely.
     """
 
-    root: str = Field(description="Folder or URL (s3://...) of the checkpoint store.")
-    validation: str = Field(
-        default="load",
-        pattern="^(skip|load|full)$",
-        description="How much of a checkpoint is checked when it is read: `load` compares the digest, `full` also "
-        "checks every value, `skip` only loads safely.",
-    )
+    root: str
+    validation: str = "load"
 
     @property
     def store(self) -> CheckpointStore:

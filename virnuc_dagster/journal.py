@@ -6,22 +6,26 @@ each is one write in append mode.
 
 import json
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-import dagster as dg
-from pydantic import Field
 
 from virnuc_dagster.checkpoints import StorageError
 from virnuc_dagster.checkpoints.files import make_folder
 
 
-class Journal(dg.ConfigurableResource):
-    """Writes events to a file a day and removes files that are too old."""
+@dataclass(frozen=True)
+class Journal:
+    """Writes events to a file a day and removes files that are too old.
 
-    folder: str = Field(description="Folder of the files; empty writes nothing.")
-    keep_days: int = Field(default=90, description="Older files are removed.")
+    Attributes:
+        folder: Folder of the files; empty writes nothing.
+        keep_days: Older files are removed.
+    """
+
+    folder: str
+    keep_days: int = 90
 
     def write(self, event: str, **fields: Any) -> None:
         """Add a line. A journal that cannot be written stops no run: its trouble is the disk's, which others report."""

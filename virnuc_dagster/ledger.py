@@ -181,13 +181,20 @@ class Ledger:
         now = fingerprint.size, fingerprint.mtime_ns, fingerprint.inode
         with self._database() as database:
             database.execute(
-                "UPDATE files SET state = ?, batch = ?, note = ?, attempts = attempts + (? = 'requested'), "
-                "failed_at = iif(? = 'failed', ?, failed_at) "
+                "UPDATE files SET state = ?, batch = ?, note = ?, failed_at = iif(? = 'failed', ?, failed_at) "
                 "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
-                (state, batch, note, state, state, time.time(), path, *now),
+                (state, batch, note, state, time.time(), path, *now),
             )
             if sha256 and batch:
                 database.execute("INSERT OR REPLACE INTO contents (sha256, batch) VALUES (?, ?)", (sha256, batch))
+
+    def request_files(self, paths: Iterable[str]) -> None:
+        """A run is to take in these files, as they were last seen."""
+        with self._database() as database:
+            database.executemany(
+                "UPDATE files SET state = 'requested', batch = '', note = '', attempts = attempts + 1 WHERE path = ?",
+                [(path,) for path in paths],
+            )
 
     def retry_files(self) -> None:
         """Files that could not be taken in for no fault of theirs (disk full, say) wait again, as if never tried."""

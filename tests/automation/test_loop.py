@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from automation_kit import Platform, flip_a_bit, sequences
 
@@ -58,6 +59,17 @@ def test_files_become_reports_and_a_bad_one_stops_nobody(platform):
     for batch in batches:  # one run for all shards of a batch
         (run,) = [r for r in requests if r.tags.get("virnuc/batch") == batch and RANGE[0] in r.tags]
         assert [run.tags[name] for name in RANGE] == [shards(platform, batch)[0], shards(platform, batch)[-1]]
+
+
+def test_the_job_launched_as_it_stands_takes_in_what_is_new(platform):
+    platform.drop("one.fa", sequences(1))
+    platform.carry_out(dg.RunRequest(job_name="take_in_files"))
+    platform.drop("two.fa", sequences(2))
+
+    assert platform.carry_out(dg.RunRequest(job_name="take_in_files")).success
+
+    assert [file.state for file in platform.ledger.files().values()] == ["taken", "taken"]
+    assert len(platform.store.list(SEQUENCES)) == 2
 
 
 def test_a_file_that_ends_its_run_does_not_take_the_others_with_it(platform, monkeypatch):
@@ -319,6 +331,29 @@ def test_implausible_vectors_are_stopped_before_the_predictions(platform, monkey
     assert platform.statuses("esm2_embeddings", "health")[shards(platform, request.tags["virnuc/batch"])[0]] == "FAILED"
     assert set(platform.statuses("esm2_embeddings", "integrity").values()) == {"SUCCEEDED"}
     assert platform.store.list("predictions") == []
+
+
+def test_implausible_vectors_of_one_shard_reach_no_report_and_the_others_do(platform, monkeypatch):
+    prepare, compute = EmbeddingStage.prepare, EmbeddingStage.compute
+    monkeypatch.setattr(EmbeddingStage, "prepare", lambda stage, shard: (shard, prepare(stage, shard)))
+
+    def one_long_vector(stage, inputs, progress):
+        shard, tokens = inputs
+        payload = compute(stage, tokens, progress)
+        if shard.endswith("__0002"):
+            payload["data"][-1] *= 100
+        return payload
+
+    monkeypatch.setattr(EmbeddingStage, "compute", one_long_vector)
+    platform.drop("one.fa", sequences(1, 3))
+    platform.settle()
+
+    (batch,) = (key.batch for key in platform.store.list(SEQUENCES))
+    bad = f"{batch}__0002"
+    assert len(shards(platform, batch)) > 2
+    assert {key.shard for key in platform.store.list("predictions")} == {*shards(platform, batch)} - {bad}
+    assert not json.loads(platform.report(batch)["summary.json"])["complete"]
+    assert f"check health of dnabert_s_embeddings, {bad}: " in platform.ledger.batch(batch).reason
 
 
 def test_no_more_runs_than_allowed_are_requested_at_once(platform):

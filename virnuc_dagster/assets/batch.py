@@ -36,6 +36,11 @@ def sequence_batch(
 
     New batches come from the inbox folder by themselves, or from `virnuc predict FILE` and `virnuc batches add FILE`.
     A batch's shards never change.
+
+    In the metadata, `open_windows` are windows in which at least one frame has no stop codon, and
+    `open_frame_coverage` is their share of all windows: how much of the input can be scored at all. `ambiguous` counts
+    frames from which codons with a letter other than A, C, G, T were left out. `reused` means that the batch was cut
+    before and nothing was done.
     """
     context.instance.add_run_tags(context.run.run_id, process_tags())
     manifest, metadata = cut_batch(

@@ -27,6 +27,10 @@ ones is not computed again; a run over many shards loads the model once, and aft
 
 Device, precision, token budget, threads and backend: resource `compute` in the launchpad, or run tags such as
 `virnuc/device=cuda:1`, `virnuc/gpu=1`, `virnuc/token_budget=4096`.
+
+In the metadata, `reused` means that the stored result was the wanted one and nothing was computed; `dim` is the number
+of columns. `Unsynced` appears at every shard when another batch arrives: Dagster cannot know to which batch a shard
+belongs. It is no reason to compute anything, and materializing such a shard costs next to nothing.
 """
 
 
@@ -52,7 +56,7 @@ def _embedding_asset(name: str) -> dg.AssetsDefinition:
         compute: Compute,
         backends: Backends,
         progress: dg.ResourceParam[Progress],
-        journal: Journal,
+        journal: dg.ResourceParam[Journal],
     ) -> Iterator[dg.AssetMaterialization | dg.Output]:
         compute = compute.for_run(context.run.tags)
         options = compute.options(checkpoints.level)

@@ -35,12 +35,15 @@ def predictions(
     compute: Compute,
     backends: Backends,
     progress: dg.ResourceParam[Progress],
-    journal: Journal,
+    journal: dg.ResourceParam[Journal],
 ) -> Iterator[dg.AssetMaterialization | dg.Output]:
     """How viral each frame looks: P(others) and P(virus), from its two embeddings joined by frame id.
 
     A **partition is a shard**.
     Embeddings made from other frames, with another bundle or precision are refused, never mixed.
+
+    In the metadata, `mean_P_virus` is the mean P(virus) of the shard's frames, `frames_called_virus` counts those above
+    0.5, and `reused` means that the stored result was the wanted one and nothing was computed.
     """
     compute = compute.for_run(context.run.tags)
     options = compute.options(checkpoints.level)

@@ -1,6 +1,7 @@
 """`batch_report`: the verdict of every input sequence, as tables and one HTML page."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -27,7 +28,8 @@ def _links(folder: Path, batch: str) -> dict[str, dg.MetadataValue]:
     return links
 
 
-class ReportFolder(dg.ConfigurableResource):
+@dataclass(frozen=True)
+class ReportFolder:
     """Where reports go: one folder a batch below this one."""
 
     root: str
@@ -46,14 +48,19 @@ def batch_report(
     context: dg.AssetExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointIOManager],
     compute: Compute,
-    reports: ReportFolder,
-    journal: Journal,
+    reports: dg.ResourceParam[ReportFolder],
+    journal: dg.ResourceParam[Journal],
 ) -> dg.MaterializeResult:
     """Which sequences of a batch are viral: tables, `viral.fasta` and a page to look at.
 
     A **partition is a batch**, that is one input file. Its page is one click away: **open report**.
     Counts only predictions made with the wanted bundle from the wanted frames; while some are missing, the report says
     that it is incomplete and marks the sequences concerned.
+
+    In the metadata, `complete` means that every frame has a score, and `open_frame_coverage` is the share of windows
+    that could be scored from a reading frame. `Unsynced` appears at every report when another batch is computed,
+    because Dagster cannot know to which batch a shard belongs. Whether a report is out of date, the scheduled backfill
+    finds out.
     """
     context.instance.add_run_tags(context.run.run_id, process_tags())
     batch = context.partition_key

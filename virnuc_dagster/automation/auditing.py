@@ -11,7 +11,7 @@ from virnuc_dagster.assets.batch import OWNERS
 from virnuc_dagster.assets.report import ReportFolder
 from virnuc_dagster.automation.steps import Registered
 from virnuc_dagster.checkpoints import CheckpointKey
-from virnuc_dagster.checks import Targets, evaluation, integrity_key
+from virnuc_dagster.checks import Targets, evaluation, integrity_key, red_partitions
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.resources import Compute
@@ -43,14 +43,16 @@ def store_audit(
     context: dg.AssetExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointIOManager],
     compute: Compute,
-    reports: ReportFolder,
-    journal: Journal,
+    reports: dg.ResourceParam[ReportFolder],
+    journal: dg.ResourceParam[Journal],
 ) -> dg.MaterializeResult:
     """Is everything that is stored still right? Reads the whole store, byte by byte, once a week.
 
     A **damaged** shard is set aside (in `store/.quarantine`, with its reason in `failed_checkpoints.txt`), its
     integrity check turns red, and the next scheduled backfill computes it again. **Missing** and **stale** shards are
     counted, and computed by the same backfill.
+
+    Before the first audit, the graph shows this asset in orange: not run yet. "Materialize" runs it now.
     """
     context.instance.add_run_tags(context.run.run_id, process_tags())
     store = checkpoints.store
@@ -96,7 +98,7 @@ def _evaluations(instance: dg.DagsterInstance, found: StoreAudit) -> Iterator[dg
         stage, partition = _shown_at(key)
         bad[stage][partition] = f"{key}: {reason}"
     for stage, partitions in bad.items():
-        healed = _red(instance, integrity_key(stage)) - partitions.keys()
+        healed = red_partitions(instance, [integrity_key(stage)]) - partitions.keys()
         targets = Targets(instance, dg.AssetKey(stage), [*partitions, *healed])
         for partition, reason in partitions.items():
             yield evaluation(integrity_key(stage), partition, Verdict(False, reason), targets)
@@ -107,15 +109,6 @@ def _evaluations(instance: dg.DagsterInstance, found: StoreAudit) -> Iterator[dg
 def _shown_at(key: CheckpointKey) -> tuple[str, str]:
     """The asset and partition at which the UI shows a checkpoint: sequences and frames belong to their batch."""
     return (BATCH, key.batch) if key.stage in (SEQUENCES, FRAMES, BATCH) else (key.stage, key.shard)
-
-
-def _red(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> set[str]:
-    """Partitions whose last result of a check is a failure."""
-    newest: dict[str, str] = {}
-    for record in instance.event_log_storage.get_asset_check_execution_history(check, limit=5_000):
-        if record.partition is not None:
-            newest.setdefault(record.partition, record.status.value)
-    return {partition for partition, status in newest.items() if status == "FAILED"}
 
 
 def _count_due(found: StoreAudit, stage: PredictionStage, registered: Registered, reports: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -19,6 +20,7 @@ from virnuc_dagster.automation.steps import (
     whole,
 )
 from virnuc_dagster.automation.take_in import TAKE_IN_JOB, take_in_request
+from virnuc_dagster.checks import keys_of_embedding_checks, red_partitions
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import BatchEntry, KnownFile, Ledger, Range
 from virnuc_dagster.settings import Settings
@@ -57,9 +59,7 @@ def arrivals(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorDef
         names = again[:1] or scan.ready[: settings.files_per_tick]
         if not names:
             return dg.SkipReason(f"nothing new: {scan.known:,} files in {inbox}, {scan.waiting:,} still being written")
-        files = ledger.files()
-        for name in names:
-            ledger.set_file(name, files[name].fingerprint, "requested")
+        ledger.request_files(names)
         return dg.SensorResult(run_requests=[take_in_request(names)])
 
     return inbox_arrivals
@@ -132,7 +132,7 @@ class Mover:
         if unfinished(runs):
             return []
         if len(runs) < max(len(entry.ranges), 1):
-            if time.time() - entry.requested_at < LOST_AFTER_SECONDS:
+            if abs(time.time() - entry.requested_at) < LOST_AFTER_SECONDS:  # the clock may have been set back
                 return []  # about to be launched
             return requests(self.ledger.move_on(entry, entry.step, entry.ranges, ""), self.settings)
         failed = [run for run in runs if run.status is not dg.DagsterRunStatus.SUCCESS]
@@ -151,6 +151,22 @@ class Mover:
             self._registered = self._registered or Registered(self.instance)
             ranges = whole(self._registered.of(entry.batch), self.settings.shards_per_run)
             return (SHARDS, ranges) if ranges else (REPORT, [])
-        if entry.step == SHARDS and failure:
-            return REST, list(entry.ranges)
+        if entry.step == SHARDS and failure and (sound := self._sound(entry)):
+            return REST, sound[: self.settings.runs_per_tick]
         return REPORT, []
+
+    def _sound(self, entry: BatchEntry) -> list[Range]:
+        """The ranges of a step without the shards whose embeddings a check has stopped."""
+        red = red_partitions(self.instance, keys_of_embedding_checks())
+        if not red:
+            return list(entry.ranges)
+        self._registered = self._registered or Registered(self.instance)
+        shards = self._registered.of(entry.batch)
+        found: list[Range] = []
+        for first, last in entry.ranges:
+            of_range = shards[shards.index(first) : shards.index(last) + 1]
+            for stopped, group in groupby(of_range, lambda shard: shard in red):
+                if not stopped:
+                    sound = list(group)
+                    found.append((sound[0], sound[-1]))
+        return found

@@ -4,12 +4,15 @@
     cut -> shards -> report                frames are missing, damaged or outdated
     shards -> predictions -> report        some shards failed: go on with the others, the report says what is missing
 
+Shards whose embeddings a blocking check has stopped get no predictions either way.
+
 Every run carries tags with its batch, step and round, so that what became of a step is read from the runs themselves.
 """
 
 from collections.abc import Iterable
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -113,11 +116,25 @@ def unfinished(runs: Iterable[dg.DagsterRun]) -> list[str]:
     ]
 
 
+def _of_check(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """What the first check that failed in a run found."""
+    for event in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        assert event.dagster_event is not None
+        found = event.dagster_event.asset_check_evaluation_data
+        if not found.passed and found.partition:
+            return f"check {found.check_name} of {found.asset_key.path[-1]}, {found.partition}: {found.description}"[
+                :1_000
+            ]
+    return ""
+
+
 def failure_reason(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """Why a run failed, in the words of the first error that a step met: ours if there is one, else its cause."""
     for event in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         assert event.dagster_event is not None
         error = getattr(event.dagster_event.event_specific_data, "error", None)
+        if error is not None and error.cls_name == DagsterAssetCheckFailedError.__name__:
+            return _of_check(instance, run) or str(error.message).strip()
         while error is not None and error.cause is not None and not error.message.startswith(_OURS):
             error = error.cause
         if error is not None:

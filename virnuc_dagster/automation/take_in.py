@@ -1,6 +1,10 @@
 """The job that makes batches of inbox files: read, check, store, cut into frames, register the shards."""
 
+import sys
+import time
+
 import dagster as dg
+from pydantic import Field
 
 from virnuc_dagster.assets.batch import cut_batch, sequence_batch
 from virnuc_dagster.automation.steps import FILES_TAG, REPORT, SHARDS, Registered, whole
@@ -13,7 +17,7 @@ from virnuc_dagster.partitions import batches
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.resources import Compute
 from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.arrivals import Arrival, take_in
+from virnuc_dagster.stages.arrivals import Arrival, scan_inbox, sweep_spools, take_in
 from virnuc_dagster.stages.batch import BATCH
 from virnuc_dagster.stages.health import check_batch_integrity
 from virnuc_dagster.stages.keys import batch_checkpoint
@@ -27,7 +31,9 @@ _OP = "read_and_cut"
 class TakeIn(dg.Config):
     """Names of files in the inbox."""
 
-    files: list[str]
+    files: list[str] = Field(
+        default=[], description="Names of files in the inbox; none takes in all that are new and have stopped growing."
+    )
 
 
 def take_in_request(files: list[str]) -> dg.RunRequest:
@@ -38,6 +44,14 @@ def take_in_request(files: list[str]) -> dg.RunRequest:
         run_config={"ops": {_OP: {"config": {"files": files}}}},
         tags={FILES_TAG: shown[:200]},
     )
+
+
+def _ready(settings: Settings, ledger: Ledger) -> list[str]:
+    """What the sensor would take in now, however many files these are; marked, so that it leaves them alone."""
+    settle = settings.inbox_settle_seconds
+    ready = scan_inbox(settings.inbox, ledger, time.time(), settle_seconds=settle, limit=sys.maxsize).ready
+    ledger.request_files(ready)
+    return ready
 
 
 def take_in_job(settings: Settings) -> dg.JobDefinition:
@@ -54,14 +68,15 @@ def take_in_job(settings: Settings) -> dg.JobDefinition:
         checkpoints: dg.ResourceParam[CheckpointIOManager],
         compute: Compute,
         progress: dg.ResourceParam[Progress],
-        journal: Journal,
+        journal: dg.ResourceParam[Journal],
     ) -> None:
         context.instance.add_run_tags(context.run.run_id, process_tags())
+        sweep_spools(settings.inbox)
         errors: list[VirnucError] = []
         ledger = Ledger(settings.home)
         bundle = compute.open_bundle()
         wanted = wanted_digest(bundle, settings.precision)
-        for name in config.files:
+        for name in config.files or _ready(settings, ledger):
             try:
                 arrival = take_in(
                     checkpoints.store, settings.inbox, name, ledger,
@@ -85,7 +100,7 @@ def take_in_job(settings: Settings) -> dg.JobDefinition:
     @dg.job(
         name=TAKE_IN_JOB,
         description="Makes a batch of each new file of the inbox. Requested by the sensor inbox_arrivals; can also be "
-        "launched by hand with the names of files in the inbox.",
+        "launched by hand: as it stands it takes in every new file; or name some under `files`.",
         executor_def=dg.in_process_executor,
     )
     def take_in_files() -> None:
