@@ -1,6 +1,7 @@
 """Keeping a few processes running together: all start, one that dies is started again, all stop in order.
 
-`virnuc up` runs three: the server of the code location, whose children the runs are; the web server; and the daemon.
+`virnuc up` runs four: the server of the code location, whose children the runs are; the web server; the daemon; and
+the server of the report pages.
 They are apart so that the web server or the daemon can end, or be restarted, without a run noticing.
 """
 

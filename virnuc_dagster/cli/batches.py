@@ -80,7 +80,9 @@ def list_batches(as_json: bool, **flags: Any) -> int:
         note(f"{entry.batch} is parked after {entry.failures} failures: {entry.reason}\n  -> virnuc batches retry")
     for item in ledger.waiting(time.time()) if ledger.path.exists() else []:
         if item.state == "failed":
-            note(f"{item.name} failed: {item.reason}\n  -> the next scheduled backfill tries it again")
+            note(
+                f"{item.name} failed: {item.reason}\n  -> it is tried again by itself, after a while or by the next scheduled backfill"
+            )
     if not rows:
         click.echo(f"no batch in {settings.home}; add one with `virnuc predict FILE --output DIR`")
         return 0
