@@ -81,7 +81,7 @@ def list_batches(as_json: bool, **flags: Any) -> int:
     for item in ledger.waiting(time.time()) if ledger.path.exists() else []:
         if item.state == "failed":
             note(
-                f"{item.name} failed: {item.reason}\n  -> it is tried again by itself, after a while or by the next scheduled backfill"
+                f"{item.name} failed: {item.reason}\n  -> it is tried again by itself, at the latest by the next scheduled backfill"
             )
     if not rows:
         click.echo(f"no batch in {settings.home}; add one with `virnuc predict FILE --output DIR`")
