@@ -80,9 +80,7 @@ def list_batches(as_json: bool, **flags: Any) -> int:
         note(f"{entry.batch} is parked after {entry.failures} failures: {entry.reason}\n  -> virnuc batches retry")
     for item in ledger.waiting(time.time()) if ledger.path.exists() else []:
         if item.state == "failed":
-            note(
-                f"{item.name} failed: {item.reason}\n  -> it is tried again by itself, at the latest by the next scheduled backfill"
-            )
+            note(f"{item.name} failed: {item.reason}\n  -> tried again by itself, at the latest by the scheduled backfill")
     if not rows:
         click.echo(f"no batch in {settings.home}; add one with `virnuc predict FILE --output DIR`")
         return 0
@@ -155,9 +153,9 @@ def remove(batch: str, yes: bool, **flags: Any) -> int:
                 f"run {', '.join(run_id[:8] for run_id in run_ids)} is at work on {found.batch}",
                 hint="wait for it or terminate it in the web UI, then remove the batch",
             )
+        Ledger(settings.home).forget_batch(found.batch)  # first: no sensor shall request runs of what is going
         forget_batch(instance, found.batch)
         remove_batch(store, settings.home, found)
-        Ledger(settings.home).forget_batch(found.batch)
     click.echo(f"{what} removed")
     return 0
 
