@@ -80,7 +80,8 @@ def list_batches(as_json: bool, **flags: Any) -> int:
         note(f"{entry.batch} is parked after {entry.failures} failures: {entry.reason}\n  -> virnuc batches retry")
     for item in ledger.waiting(time.time()) if ledger.path.exists() else []:
         if item.state == "failed":
-            note(f"{item.name} failed: {item.reason}\n  -> tried again by itself, at the latest by the scheduled backfill")
+            when = "tried again by itself, at the latest by the scheduled backfill"
+            note(f"{item.name} failed: {item.reason}\n  -> {when}")
     if not rows:
         click.echo(f"no batch in {settings.home}; add one with `virnuc predict FILE --output DIR`")
         return 0
