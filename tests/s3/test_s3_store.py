@@ -14,7 +14,15 @@ pytest.importorskip("s3fs", reason="needs the extra [s3]")
 import torch
 from s3_kit import SECRET, Way, client_environment, new_bucket
 
-from virnuc_dagster.checkpoints import CheckpointKey, Level, ServiceAwayError, StorageError, object_medium, open_store
+from virnuc_dagster.checkpoints import (
+    CheckpointKey,
+    Level,
+    NoSpaceError,
+    ServiceAwayError,
+    StorageError,
+    object_medium,
+    open_store,
+)
 
 KEY = CheckpointKey("esm2_embeddings", "demo-1", "demo-1__0001")
 #: Saves version after version of one key, as fast as it can; each version's rows all hold its number.
@@ -147,7 +155,7 @@ class _Refusing(http.server.BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>".encode()
+        body = f"<Error><Code>{self.code}</Code><Message>the service says so</Message></Error>".encode()
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -162,21 +170,33 @@ class _Refusing(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize(
     ("status", "code", "error", "waits"),
-    [(403, "AccessDenied", StorageError, False), (503, "SlowDown", ServiceAwayError, True)],
-    ids=["refused", "overloaded"],
+    [
+        (403, "AccessDenied", StorageError, False),
+        (403, "RequestTimeTooSkewed", StorageError, False),
+        (400, "ExpiredToken", StorageError, False),
+        (507, "XMinioStorageFull", NoSpaceError, False),
+        (503, "SlowDown", ServiceAwayError, True),
+        (429, "TooManyRequests", ServiceAwayError, True),
+    ],
 )
 def test_answers_of_a_service(monkeypatch, caplog, status, code, error, waits):
     handler = type("Handler", (_Refusing,), {"status": status, "code": code})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         way = Way(server.server_address[1], 0)
-        for name, value in (way.environment | {"VIRNUC_STORE_PATIENCE_SECONDS": "15"}).items():
+        for name, value in (way.environment | {"VIRNUC_STORE_PATIENCE_SECONDS": "8"}).items():
             monkeypatch.setenv(name, value)
         with pytest.raises(error) as caught:
             open_store("s3://lab/x").save(KEY, payload(1.0), {})
+        with pytest.raises(error) as at_a_look:
+            open_store("s3://lab/x").record(KEY)
         server.shutdown()
 
-    assert type(caught.value) is error
+    assert type(caught.value) is type(at_a_look.value) is error
+    for found in (caught.value, at_a_look.value):
+        assert waits or "the service says so" in str(found), "its own words, also at a look"
+        assert "was not asked again" not in str(found)
+        assert not {"operating system", "device", "disk"} & set(found.hint.split())
     assert SECRET not in repr(caught.value) + str(caught.value.__cause__)
     assert ("trying again" in caplog.text) == waits
 

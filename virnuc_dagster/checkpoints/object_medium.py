@@ -22,15 +22,15 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from virnuc_dagster.checkpoints.archive import Buffer
-from virnuc_dagster.checkpoints.errors import ServiceAwayError, StorageError, typed_os_errors
+from virnuc_dagster.checkpoints.errors import NoSpaceError, ServiceAwayError, StorageError, typed_os_errors
 from virnuc_dagster.checkpoints.medium import Write
-from virnuc_dagster.errors import VirnucError, causes
+from virnuc_dagster.errors import causes
 
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 PATIENCE_VARIABLE, PATIENCE_SECONDS = "VIRNUC_STORE_PATIENCE_SECONDS", 120.0
@@ -39,10 +39,13 @@ PART_BYTES = 50 * 2**20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 REST_SECONDS = 10.0
 _AWAY_HINT = "start it, or check AWS_ENDPOINT_URL and the network; what is committed is kept: run again"
+_REFUSED_HINT = (
+    "check the credentials: are they right, still valid, and may they read and write there? is the clock right?"
+)
 #: botocore's own attempts are few, because ours wait longer.
 _S3_OPTIONS = {"config_kwargs": {"retries": {"total_max_attempts": 2}, "connect_timeout": 10, "read_timeout": 60}}
 _BUSY = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
-_FULL_STATUS = 507
+_BUSY_STATUS, _FULL_STATUS = 429, 507
 _log = logging.getLogger("virnuc")
 _T = TypeVar("_T")
 
@@ -88,10 +91,18 @@ class ObjectMedium:
         """The object's bytes, in one GET."""
         try:
             return bytes(self._call(path, lambda: self.files.cat_file(path.path, end=limit)))
+        except ServiceAwayError:
+            raise
         except StorageError:
-            if limit is not None and self.facts(path)[0] == 0:  # a range of nothing is an error to S3
+            if limit is not None and self._is_empty(path):  # a range of nothing is an error to S3
                 return b""
             raise
+
+    def _is_empty(self, path: Any) -> bool:
+        """Whether the object is there and has no bytes; not known counts as no, for the first error says more."""
+        with contextlib.suppress(FileNotFoundError, StorageError):
+            return self.facts(path)[0] == 0
+        return False
 
     def facts(self, path: Any) -> tuple[int, float]:
         """Size and time of the last PUT."""
@@ -196,6 +207,9 @@ class ObjectMedium:
                     _log.warning("%s; trying again for up to %.0f s", error.message, self.patience)
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that many writers do not come at once
                 pause = min(2 * pause, _LONGEST_PAUSE)
+            except (FileNotFoundError, StorageError):  # a refusal is an answer too
+                self._away_since = None
+                raise
             else:
                 self._away_since = None
                 return result
@@ -206,32 +220,40 @@ class ObjectMedium:
         try:
             with typed_os_errors(path, size):
                 yield
-        except FileNotFoundError:
+        except (FileNotFoundError, NoSpaceError):
             raise
         except Exception as error:  # each service has exceptions of its own
-            if _is_away(error):
+            said = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
+            if _is_away(said):
                 raise ServiceAwayError(
-                    f"{path}: the service does not answer ({type(error.__cause__ or error).__name__})",
-                    hint=_AWAY_HINT,
-                    path=str(path),
+                    f"{path}: the service does not answer ({type(said).__name__})", hint=_AWAY_HINT, path=str(path)
                 ) from error
-            if isinstance(error, VirnucError):
-                raise
-            raise StorageError(
-                f"{path}: {type(error).__name__}: {error}",
-                hint="check that the service answers and that the credentials may read and write there",
-                path=str(path),
-            ) from error
+            if _status(_answer(said)) == _FULL_STATUS:
+                raise NoSpaceError(
+                    f"{path}: the service has no space left: {said}",
+                    hint="make room there, or choose another --store; everything committed so far is kept",
+                    path=str(path),
+                    bytes_needed=size(),
+                ) from error
+            raise StorageError(f"{path}: {type(said).__name__}: {said}", hint=_REFUSED_HINT, path=str(path)) from error
+
+
+def _answer(error: BaseException) -> Mapping[str, Any]:
+    """What the service answered, as botocore gives it, whatever was made of it; empty if it did not."""
+    responses = (getattr(cause, "response", None) for cause in causes(error))
+    return next((response for response in responses if isinstance(response, dict)), {})
+
+
+def _status(answer: Mapping[str, Any]) -> int:
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
 
 
 def _is_away(error: BaseException) -> bool:
     """Whether an error means that the service, or the way to it, may work again soon."""
+    if answer := _answer(error):
+        status, code = _status(answer), answer.get("Error", {}).get("Code")
+        return code in _BUSY or status == _BUSY_STATUS or (status >= 500 and status != _FULL_STATUS)
     for cause in causes(error):
-        response = getattr(cause, "response", None)
-        if isinstance(response, dict):  # an answer, whatever was made of it
-            status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-            busy = response.get("Error", {}).get("Code") in _BUSY
-            return busy or (status >= 500 and status != _FULL_STATUS)
         kinds = {f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(cause).__mro__}
         if isinstance(cause, ConnectionError | TimeoutError) or kinds & _UNANSWERED:
             return True
