@@ -1,12 +1,13 @@
 """Files in the inbox: when they are touched, how they are recognised, and what becomes of bad ones."""
 
+import errno
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.checkpoints import LocalStore, StorageError
 from virnuc_dagster.checkpoints.files import claimed
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.ledger import Fingerprint, Ledger
@@ -287,3 +288,17 @@ def test_the_copy_of_a_killed_run_is_removed_and_that_of_a_living_one_is_not(inb
     with claimed(living):
         arrivals.sweep_spools(inbox)
     assert sorted(inbox.iterdir()) == [living, young]
+
+
+def test_an_inbox_that_cannot_be_written_is_said_in_our_words(inbox, ledger, store, monkeypatch):
+    drop(inbox, "a.fa")
+
+    def refuse(*args, **more):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(
+        Path, "unlink", refuse
+    )  # a read-only file system refuses this also for a name that is not there
+    with pytest.raises(StorageError, match="mounted read-only"):
+        take(store, inbox, "a.fa", ledger)

@@ -44,7 +44,7 @@ class Kit:
             path.unlink()
 
     def order(self, what: str, *shards: str) -> None:
-        """`slow`, `kill` or `full`: what workers do with these shards (numbers such as 0003; `all`)."""
+        """`slow`, `hold`, `kill` or `full`: what workers do with these shards (numbers such as 0003; `all`)."""
         (self.folder / what).write_text(" ".join(shards))
 
     def ordered(self, what: str, shard: str) -> bool:
@@ -63,7 +63,7 @@ class Kit:
 
 
 class KitWorker(ray_worker.Worker):
-    """Logs what it computes; slow, deadly or out of space where the kit says so."""
+    """Logs what it computes; slow, held up, deadly or out of space where the kit says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,6 +83,8 @@ class KitWorker(ray_worker.Worker):
                 os.kill(os.getpid(), signal.SIGKILL)
             if kit.ordered("slow", shard):
                 time.sleep(0.1)
+            while kit.ordered("hold", shard):
+                time.sleep(0.02)
             if kit.ordered("full", shard):  # for the rest of this process's life
                 resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY))
             return compute(stage, inputs, progress)

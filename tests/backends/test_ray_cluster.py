@@ -91,7 +91,11 @@ def test_a_worker_and_then_a_node_are_killed(two_nodes, kit, tmp_path, monkeypat
 
     def murder() -> None:
         killed.append(wait_for(DNABERT_S, 8)[-1].process)
+        kit.order("hold", "all")
         os.kill(killed[0], signal.SIGKILL)
+        while len({row.process for row in kit.computed(DNABERT_S)}) < 3:  # until Ray has restarted it
+            time.sleep(0.01)
+        kit.order("hold")
         nodes_before_kill.extend({row.node for row in wait_for(ESM2, 12)})
         (other,) = two_nodes.worker_nodes
         kill_node(other)

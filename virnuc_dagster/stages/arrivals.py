@@ -230,8 +230,9 @@ def _copy(path: Path, inbox: Path, before: Fingerprint) -> Iterator[tuple[Path, 
             raise ChangedError(f"{path.name} changed while it was read", path=path.name)
         yield copy, digest.hexdigest()
     finally:
-        copy.unlink(missing_ok=True)
         held.close()
+        with contextlib.suppress(OSError):  # not there, or in an inbox that cannot be written
+            copy.unlink()
 
 
 def sweep_spools(inbox: Path) -> None:
