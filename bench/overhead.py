@@ -8,6 +8,7 @@ the partition page's query, and of a survey. Needs no network; works in a tempor
 """
 
 import argparse
+import functools
 import json
 import random
 import sys
@@ -96,8 +97,15 @@ def _ticks(instance: dg.DagsterInstance, settings: Settings, batch: str, registe
     instance.add_dynamic_partitions("shards", [f"other-00000000__{number:04d}" for number in range(registered)])
     ledger = Ledger(settings.home)
     ledger.begin(batch, "shards", [("a", "b")])
+    settings.inbox.mkdir(parents=True, exist_ok=True)
+    for number in range(registered):
+        (settings.inbox / f"{number}.fa").touch()
+    look = functools.partial(scan_inbox, settings.inbox, ledger, settle_seconds=60, limit=20)
+    look(now=time.time())
+    for name, fingerprint in ledger.fingerprints().items():
+        ledger.set_file(name, fingerprint, "taken")
     for name, tick in {
-        "tick of inbox_arrivals": lambda: scan_inbox(settings.inbox, ledger, time.time(), settle_seconds=0, limit=20),
+        f"tick of inbox_arrivals, {registered:,} known files in the inbox": lambda: look(now=time.time()),
         "tick of batch_progress, one batch": lambda: Mover(instance, ledger, settings).advance(ledger.active(1)[0]),
         "tick of scheduled_backfill": lambda: Survey(instance, settings).requests(lambda _: None),
     }.items():

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from virnuc_dagster.checkpoints.files import make_folder
 
@@ -37,8 +38,7 @@ AT_REST = ("done", "parked")
 Range = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """What tells that a file is still the same without reading it: size in bytes, time of change, inode."""
 
     size: int
@@ -162,7 +162,7 @@ class Ledger:
         """Fingerprint of each known file."""
         with self._database() as database:
             rows = database.execute("SELECT path, size, mtime_ns, inode FROM files").fetchall()
-        return {path: Fingerprint(*facts) for path, *facts in rows}
+        return {row[0]: Fingerprint._make(row[1:]) for row in rows}
 
     def note_files(self, changed: dict[str, Fingerprint], gone: Iterable[str], now: float) -> None:
         """Put new and changed files down as waiting and forget those that are gone; their content stays known."""
