@@ -82,10 +82,9 @@ def scan_inbox(inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float
     seen = dict(_fingerprints(inbox))
     unspeakable = {path: seen.pop(path) for path in list(seen) if not _is_text(path)}
     known = ledger.fingerprints()
-    changed = {path: fingerprint for path, fingerprint in seen.items() if known.get(path) != fingerprint}
-    gone = known.keys() - seen.keys()
-    if changed or gone:
-        ledger.note_files(changed, gone, now)
+    if seen != known:
+        changed = {path: fingerprint for path, fingerprint in seen.items() if known.get(path) != fingerprint}
+        ledger.note_files(changed, known.keys() - seen.keys(), now)
     scan = Scan(known=len(seen) + len(unspeakable))
     for path, fingerprint in unspeakable.items():
         if now - fingerprint.mtime_ns / 1e9 < settle_seconds or not _reject_name(inbox, path, fingerprint, scan):
