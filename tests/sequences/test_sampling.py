@@ -158,3 +158,41 @@ def test_what_is_no_plain_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", denied)  # root may read everything
     with pytest.raises(InputError, match="not allowed to read it"):
         estimate_file(tmp_path / "a.fa", 500)
+
+
+def test_line_ends_of_two_bytes_change_nothing(many, tmp_path):
+    path = tmp_path / "many.fasta"
+    path.write_bytes(many.read_bytes().replace(b"\n", b"\r\n"))
+    found = estimate_file(path, 500, exact_bytes=1_000_000, pieces=64, piece_bytes=50_000)
+    assert found.counts.bases == pytest.approx(truth(many)["bases"], rel=0.005)
+
+
+def long_reads(path: Path, reads: int, length: int, width: int = 10**9) -> Path:
+    """FASTQ of random reads, their sequences in lines of `width`."""
+    draw = random.Random(3)
+    with path.open("w") as file:
+        for number in range(reads):
+            sequence = "".join(draw.choices("ACGT", k=length))
+            lines = "\n".join(sequence[i : i + width] for i in range(0, length, width))
+            file.write(f"@read_{number}\n{lines}\n+\n{'I' * length}\n")
+    return path
+
+
+def test_reads_longer_than_a_piece(tmp_path):
+    path = long_reads(tmp_path / "long.fastq", 60, 30_000)
+    found = estimate_file(path, 500, exact_bytes=1_000_000, pieces=32, piece_bytes=50_000)
+    assert not found.exact
+    assert found.counts.bases == pytest.approx(60 * 30_000, rel=0.01)
+    assert found.counts.sequences == pytest.approx(60, abs=1)
+
+
+def test_reads_too_long_for_any_piece(tmp_path):
+    path = long_reads(tmp_path / "long.fastq", 3, 500_000)
+    with pytest.raises(InputError, match="too long to be sampled"):
+        estimate_file(path, 500, exact_bytes=1_000_000, pieces=16, piece_bytes=10_000)
+
+
+def test_a_large_fastq_in_lines_is_refused_as_predict_does(tmp_path):
+    path = long_reads(tmp_path / "lines.fastq", 300, 3_000, width=70)
+    with pytest.raises(InputError, match="expected the \\+ line"):
+        estimate_file(path, 500, exact_bytes=1_000_000)

@@ -18,6 +18,8 @@ from virnuc_dagster.sequences.translation import frame_id, open_frames
 
 EXACT_BYTES = 32_000_000
 PIECES, PIECE_BYTES = 64, 500_000
+#: Times that pieces get larger, and fewer, if the records of a FASTQ file are longer than they are.
+_COARSER = 8
 _SCAN_BASES = 1_000_000
 _CONTINUED = b">continued\n"
 _LETTERS = b"ACGTURYSWKMBDHVNacgturyswkmbdhvn"
@@ -122,11 +124,23 @@ def estimate_file(
             texts = [text[start : start + cut] for start in range(0, len(text), cut)]
             how = f"the first {len(text) / 1e6:.0f} MB of text stand for about {total / 1e6:,.0f} MB"
         else:
-            total = size
             starts = [index * (size - piece_bytes) // (pieces - 1) for index in range(pieces)]
             texts = [_at(file, start, piece_bytes) for start in starts]
+            total = round(size * sum(map(len, texts)) / (pieces * piece_bytes))  # line ends may be two bytes on disk
             how = f"{pieces} pieces of {piece_bytes / 1e6:.2g} MB, evenly spread, stand for {size / 1e6:,.0f} MB"
+    if _is_fastq(texts[0]) and not any(_whole_records(text, True)[0] for text in texts):
+        next(read_sequences(path, name=name))  # its own error, if the records are not of four lines
+        if pieces < 2 * _COARSER:
+            raise InputError(
+                f"{path}: its FASTQ records are too long to be sampled", hint="predict takes them", path=str(path)
+            )
+        coarser = {"pieces": pieces // _COARSER, "piece_bytes": piece_bytes * _COARSER}
+        return estimate_file(path, window_length, exact_bytes=exact_bytes, keep_frames=keep_frames, **coarser)
     return _extrapolated(texts, total, how, window_length, keep, name)
+
+
+def _is_fastq(text: bytes) -> bool:
+    return text.lstrip()[:1] == b"@"
 
 
 def _at(file: BinaryIO, start: int, size: int) -> bytes:
@@ -153,7 +167,7 @@ def _counted(records: Iterator[SequenceRecord], size: int, window_length: int, k
 
 def _extrapolated(texts: list[bytes], total: int, how: str, window_length: int, keep: int, name: str) -> Estimate:
     """From pieces to the whole: everything is taken to be proportional to the bytes of text."""
-    fastq = texts[0].lstrip()[:1] == b"@"
+    fastq = _is_fastq(texts[0])
     sizes, counts, kept = [], [], []
     for index, text in enumerate(texts):
         piece, continued = _whole_records(text, fastq) if index or fastq else (text, False)
