@@ -105,6 +105,17 @@ def test_a_large_shard_goes_up_in_parts(way, monkeypatch):
     assert torch.equal(store.load(KEY, Level.FULL)["data"], payload(1.0, rows=50_000)["data"])
 
 
+@pytest.mark.parametrize("name", ["run[1]", "run*", "run?"])
+def test_letters_of_a_pattern_in_a_prefix_stand_for_themselves(way, name):
+    parent = new_bucket(way.target)
+    open_store(f"{parent}/run1").save(KEY, payload(1.0), {})
+    store = open_store(f"{parent}/{name}")
+    assert not store.list(KEY.stage)
+    record = store.save(KEY, payload(2.0), {})
+    assert store.list(KEY.stage) == [KEY]
+    assert sorted(path.name for path in store.medium.glob("*/*/*")) == sorted([record.file, "demo-1__0001.pt.done"])
+
+
 def test_a_short_outage_is_waited_for(way, monkeypatch, caplog):
     store = open_store(new_bucket(way.target))
     store.save(KEY, payload(1.0), {})

@@ -16,6 +16,7 @@ call in between fails at once: a run of a thousand shards ends in seconds, not a
 """
 
 import contextlib
+import glob
 import hashlib
 import io
 import logging
@@ -122,7 +123,7 @@ class ObjectMedium:
 
         def look() -> list[Any]:
             self.files.invalidate_cache()
-            return sorted(self.files.glob(f"{self.root.path.rstrip('/')}/{pattern}"))
+            return sorted(self.files.glob(f"{glob.escape(self.root.path.rstrip('/'))}/{pattern}"))
 
         found = self._call(self.root, look)
         base = self.root.path.strip("/")
