@@ -5,6 +5,7 @@ setting: it belongs to the model bundle, whose head was trained for it.
 """
 
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from tomllib import TOMLDecodeError
@@ -127,6 +128,8 @@ class Settings(BaseSettings):
     @field_validator("store_at")
     @classmethod
     def _no_credentials(cls, store: str) -> str:
+        if re.match(r"\w\w+:/(?!/)", store):
+            raise ValueError("neither a folder nor a URL; write s3://bucket/prefix")
         if "://" not in store:
             return store
         parts = urlsplit(store)

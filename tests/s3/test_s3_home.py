@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on(way, tmp_path, local):
     assert everything_whole(url) == 2 + 4 * SHARDS
 
 
-@pytest.mark.parametrize("store", ["s3://key:hush@bucket/x", "s3://bucket/x?secret=hush", "s3:///x"])
+@pytest.mark.parametrize("store", ["s3://key:hush@bucket/x", "s3://bucket/x?secret=hush", "s3:///x", "s3:/bucket/x"])
 def test_a_store_that_cannot_be_is_a_usage_error_without_its_secret(tmp_path, store):
     command = [sys.executable, "-m", "virnuc_dagster", "--traceback", "batches", "list", "--home", str(tmp_path)]
     done = subprocess.run([*command, "--store", store], capture_output=True, text=True)

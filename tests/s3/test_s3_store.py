@@ -116,6 +116,12 @@ def test_letters_of_a_pattern_in_a_prefix_stand_for_themselves(way, name):
     assert sorted(path.name for path in store.medium.glob("*/*/*")) == sorted([record.file, "demo-1__0001.pt.done"])
 
 
+def test_a_scheme_in_capitals_is_the_same(way):
+    url = new_bucket(way.target)
+    open_store(url.replace("s3:", "S3:")).save(KEY, payload(1.0), {})
+    assert open_store(url).list(KEY.stage) == [KEY]
+
+
 def test_a_short_outage_is_waited_for(way, monkeypatch, caplog):
     store = open_store(new_bucket(way.target))
     store.save(KEY, payload(1.0), {})

@@ -71,6 +71,7 @@ class ObjectMedium:
             )
         from upath import UPath
 
+        url = parts.scheme + url[len(parts.scheme) :]  # in small letters, as fsspec wants it
         self.s3 = parts.scheme in _EXTRAS
         self.patience = float(os.environ.get(PATIENCE_VARIABLE) or PATIENCE_SECONDS)
         self._away_since: float | None = None  # when patience last ran out
