@@ -23,6 +23,7 @@ from virnuc_dagster.checkpoints import (
     object_medium,
     open_store,
 )
+from virnuc_dagster.errors import SettingsError
 
 KEY = CheckpointKey("esm2_embeddings", "demo-1", "demo-1__0001")
 #: Saves version after version of one key, as fast as it can; each version's rows all hold its number.
@@ -136,6 +137,20 @@ def test_a_short_outage_is_waited_for(way, monkeypatch, caplog):
     assert time.monotonic() - began > 2
     assert store.load(KEY)["data"].unique().tolist() == [2.0]
     assert "trying again" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["2m", "-1", "nan", "inf"])
+def test_a_patience_that_is_no_time_is_a_usage_error(monkeypatch, text):
+    monkeypatch.setenv(object_medium.PATIENCE_VARIABLE, text)
+    with pytest.raises(SettingsError, match=f"{object_medium.PATIENCE_VARIABLE} is '{text}'"):
+        open_store("s3://bucket/x")
+
+
+def test_an_endpoint_that_is_no_url_is_told_of(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    with pytest.raises(StorageError) as told:
+        open_store("s3://bucket/x").list(KEY.stage)
+    assert "AWS_ENDPOINT_URL" in told.value.hint
 
 
 def test_a_long_outage_is_a_named_error_and_what_was_there_stays(way, monkeypatch):

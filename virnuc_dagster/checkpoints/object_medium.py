@@ -20,6 +20,7 @@ import glob
 import hashlib
 import io
 import logging
+import math
 import os
 import random
 import time
@@ -31,7 +32,7 @@ from urllib.parse import urlsplit
 from virnuc_dagster.checkpoints.archive import Buffer
 from virnuc_dagster.checkpoints.errors import NoSpaceError, ServiceAwayError, StorageError, typed_os_errors
 from virnuc_dagster.checkpoints.medium import Write
-from virnuc_dagster.errors import causes
+from virnuc_dagster.errors import SettingsError, causes
 
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 PATIENCE_VARIABLE, PATIENCE_SECONDS = "VIRNUC_STORE_PATIENCE_SECONDS", 120.0
@@ -41,7 +42,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 REST_SECONDS = 10.0
 _AWAY_HINT = "start it, or check AWS_ENDPOINT_URL and the network; what is committed is kept: run again"
 _REFUSED_HINT = (
-    "check the credentials: are they right, still valid, and may they read and write there? is the clock right?"
+    "check AWS_ENDPOINT_URL (a whole URL) and the credentials: are they right, still valid, and may they read and write "
+    "there? is the clock right?"
 )
 #: botocore's own attempts are few, because ours wait longer.
 _S3_OPTIONS = {"config_kwargs": {"retries": {"total_max_attempts": 2}, "connect_timeout": 10, "read_timeout": 60}}
@@ -73,7 +75,7 @@ class ObjectMedium:
 
         url = parts.scheme + url[len(parts.scheme) :]  # in small letters, as fsspec wants it
         self.s3 = parts.scheme in _EXTRAS
-        self.patience = float(os.environ.get(PATIENCE_VARIABLE) or PATIENCE_SECONDS)
+        self.patience = _patience()
         self._away_since: float | None = None  # when patience last ran out
         try:
             # Listings must show what other processes wrote since; each store reads the environment anew.
@@ -238,6 +240,19 @@ class ObjectMedium:
                     bytes_needed=size(),
                 ) from error
             raise StorageError(f"{path}: {type(said).__name__}: {said}", hint=_REFUSED_HINT, path=str(path)) from error
+
+
+def _patience() -> float:
+    """How long a service that is away is asked again.
+
+    Raises:
+        SettingsError: The variable holds no such time.
+    """
+    text = os.environ.get(PATIENCE_VARIABLE) or str(PATIENCE_SECONDS)
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    raise SettingsError(f"{PATIENCE_VARIABLE} is {text!r}", hint="give a number of seconds, such as 120")
 
 
 def _answer(error: BaseException) -> Mapping[str, Any]:
