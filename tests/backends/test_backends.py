@@ -5,6 +5,7 @@ import importlib
 import pickle
 import pkgutil
 import socket
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -16,11 +17,11 @@ import yaml
 
 import virnuc_dagster
 from virnuc_dagster import backends
-from virnuc_dagster.backends import BackendError, local, ray_pool
+from virnuc_dagster.backends import BackendError, local, ray_cluster, ray_pool
 from virnuc_dagster.backends.ray_cluster import Crew, connected, plan_crew
 from virnuc_dagster.backends.ray_pool import RayPool
 from virnuc_dagster.backends.ray_worker import Worker, describe_job
-from virnuc_dagster.checkpoints import CheckpointDamagedError, LocalStore, NoSpaceError
+from virnuc_dagster.checkpoints import CheckpointDamagedError, LocalStore, NoSpaceError, files
 from virnuc_dagster.cli import main
 from virnuc_dagster.definitions import build_definitions
 from virnuc_dagster.errors import SettingsError, VirnucError
@@ -49,6 +50,34 @@ def test_a_cluster_that_does_not_answer_is_said_at_once():
         ):
             pass
     assert time.monotonic() - started < 30
+
+
+def own_cluster_folder(monkeypatch, base: Path) -> contextlib.AbstractContextManager[dict]:
+    base.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(base))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    return ray_cluster._own_cluster("cpu", 1, 1)
+
+
+@pytest.mark.parametrize("length", range(20, 45))
+def test_sockets_of_an_own_cluster_have_room_wherever_temporary_files_go(monkeypatch, length):
+    with tempfile.TemporaryDirectory(prefix="v", dir="/tmp") as short:
+        base = Path(short, "x" * (length - len(short) - 1))
+        with own_cluster_folder(monkeypatch, base) as options:
+            socket_path = options["_temp_dir"] + "/session_2026-11-28_00-36-45_148885_4194304/sockets/plasma_store"
+            assert len(socket_path) <= 107
+
+
+def test_the_folder_of_an_own_cluster_is_closed_to_others_and_goes_away_even_if_killed(monkeypatch):
+    monkeypatch.setattr(files, "_UNCLAIMED_SECONDS", 0)
+    with tempfile.TemporaryDirectory(prefix="v", dir="/tmp") as short:
+        abandoned = Path(short, "virnuc-ray-killed")
+        (abandoned / "r" / "session").mkdir(parents=True)
+        with own_cluster_folder(monkeypatch, Path(short)) as first, ray_cluster._own_cluster("cpu", 1, 1) as second:
+            assert not abandoned.exists()
+            for options in first, second:
+                assert Path(options["_temp_dir"]).parent.stat().st_mode & 0o077 == 0
+        assert not list(Path(short).iterdir())
 
 
 @pytest.mark.parametrize(

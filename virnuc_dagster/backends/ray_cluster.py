@@ -17,15 +17,18 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.backends import BackendError, require_backend
+from virnuc_dagster.checkpoints.files import claimed, remove_abandoned
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 #: Results are records of a few kilobytes, so this is plenty; Ray would reserve a third of the memory.
 _OBJECT_STORE_BYTES = 100_000_000
-#: A socket's path may have 107 bytes, of which Ray takes about 60.
-_FOLDER_LENGTH_MAX = 40
+#: A socket's path may have 107 bytes, of which Ray takes 64 (`/session_<time>_<pid>/sockets/plasma_store`) and ours 22.
+_BASE_LENGTH_MAX = 21
+_PREFIX, _INNER = "virnuc-ray-", "r"
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,7 @@ def _own_cluster(device: str, threads: int, workers: int) -> Iterator[dict[str, 
 
     if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray would write one to the user's home
-    base = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="virnuc-ray-", dir=base if len(base) <= _FOLDER_LENGTH_MAX else "/tmp")  # noqa: S108
-    try:
+    with _folder() as folder:
         yield {
             "address": "local",
             "num_cpus": max(usable_cores(), workers * max(threads, 1)),
@@ -146,10 +147,23 @@ def _own_cluster(device: str, threads: int, workers: int) -> Iterator[dict[str, 
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE_BYTES,
             "_node_ip_address": "127.0.0.1",
-            "_temp_dir": folder,
+            "_temp_dir": str(folder),
         }
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for Ray, which opens it to everyone: it lies in one of ours. Those of killed processes are removed."""
+    base = tempfile.gettempdir()
+    base = base if len(os.fsencode(base)) <= _BASE_LENGTH_MAX else "/tmp"  # noqa: S108
+    remove_abandoned(inner.parent for inner in Path(base).glob(f"{_PREFIX}*/{_INNER}"))
+    outer = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+    try:
+        with claimed(outer):
+            (outer / _INNER).mkdir()
+            yield outer / _INNER
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(outer, ignore_errors=True)
 
 
 @contextlib.contextmanager
