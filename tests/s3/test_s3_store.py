@@ -117,6 +117,11 @@ def test_letters_of_a_pattern_in_a_prefix_stand_for_themselves(way, name):
     assert sorted(path.name for path in store.medium.glob("*/*/*")) == sorted([record.file, "demo-1__0001.pt.done"])
 
 
+def test_a_prefix_that_begins_with_a_slash_is_refused():
+    with pytest.raises(StorageError, match="no name between two slashes"):
+        open_store("s3://bucket//prefix")
+
+
 def test_a_scheme_in_capitals_is_the_same(way):
     url = new_bucket(way.target)
     open_store(url.replace("s3:", "S3:")).save(KEY, payload(1.0), {})

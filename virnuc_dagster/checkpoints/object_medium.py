@@ -42,8 +42,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 REST_SECONDS = 10.0
 _AWAY_HINT = "start it, or check AWS_ENDPOINT_URL and the network; what is committed is kept: run again"
 _REFUSED_HINT = (
-    "check AWS_ENDPOINT_URL (a whole URL) and the credentials: are they right, still valid, and may they read and write "
-    "there? is the clock right?"
+    "check AWS_ENDPOINT_URL (a whole URL) and the credentials: are they right, still valid, and may they read and "
+    "write there? is the clock right?"
 )
 #: botocore's own attempts are few, because ours wait longer.
 _S3_OPTIONS = {"config_kwargs": {"retries": {"total_max_attempts": 2}, "connect_timeout": 10, "read_timeout": 60}}
@@ -61,7 +61,8 @@ class ObjectMedium:
         options: For the file system of fsspec, such as `endpoint_url` of another S3 service.
 
     Raises:
-        StorageError: The URL names no known service, its package is missing, or it holds credentials.
+        StorageError: The URL names no known service, its package is missing, its path begins with an empty name, or it
+            holds credentials.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -71,6 +72,8 @@ class ObjectMedium:
                 f"{parts.scheme}://...: credentials do not belong in a URL, which ends up in logs",
                 hint="set them in the environment (for S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
             )
+        if parts.path.rstrip("/").startswith("//"):
+            raise StorageError(f"{url}: no name between two slashes", hint="write s3://bucket/prefix")  # is not listed
         from upath import UPath
 
         url = parts.scheme + url[len(parts.scheme) :]  # in small letters, as fsspec wants it
