@@ -68,6 +68,14 @@ def test_a_damaged_measurement_counts_as_none(tmp_path, capsys):
     assert plan(capsys, str(DEMO), "--home", str(tmp_path))["time"]["calibration"] is None
 
 
+def test_with_ray_a_gpu_need_not_be_here(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = [str(DEMO), "--home", str(tmp_path), "--device", "cuda"]
+    time = plan(capsys, *arguments, "--backend", "ray")["time"]
+    assert (time["device"], time["seconds"]) == ("cuda", None)
+    assert main(["plan", *arguments]) == main(["plan", *arguments, "--backend", "ray", "--calibrate"]) == 2
+
+
 def test_a_hundred_megabytes_take_seconds(tmp_path, capsys):
     path = tmp_path / "large.fasta"
     record = DEMO.read_text()

@@ -9,6 +9,7 @@ import click
 
 from virnuc_dagster.cli.options import compute_options, home_option
 from virnuc_dagster.cli.tables import print_table, size_text
+from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.settings import Settings
 
 
@@ -84,12 +85,11 @@ def plan_facts(settings: Settings, path: Path, *, calibrate: bool) -> dict[str, 
 
 def _time(settings: Settings, bundle: Any, found: Any, shards: int, *, calibrate: bool) -> dict[str, Any]:
     """Estimated seconds from what was measured on this machine; None where nothing was."""
-    from virnuc_dagster.embedding.device import resolve_device
     from virnuc_dagster.home import open_home
     from virnuc_dagster.stages import calibration, sizing
     from virnuc_dagster.stages.shards import ComputeOptions
 
-    device = str(resolve_device(settings.device))
+    device = _device(settings, measured_here=calibrate)
     key = calibration.key_of(bundle, device, settings.precision, settings.threads)
     if calibrate:
         options = ComputeOptions(device, settings.precision, settings.token_budget, threads=settings.threads)
@@ -109,6 +109,18 @@ def _time(settings: Settings, bundle: Any, found: Any, shards: int, *, calibrate
         "device": device,
         "calibration": {"measured_at": known.measured_at, "frames": known.frames, "tokens_per_second": rates},
     }
+
+
+def _device(settings: Settings, *, measured_here: bool) -> str:
+    """Where the run would compute; with Ray that is for the workers to have, not for this machine."""
+    from virnuc_dagster.embedding.device import resolve_device
+
+    try:
+        return str(resolve_device(settings.device))
+    except SettingsError:
+        if measured_here or settings.backend == "local":
+            raise
+        return settings.device
 
 
 def _print(facts: dict[str, Any]) -> None:
