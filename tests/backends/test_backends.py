@@ -2,9 +2,12 @@
 
 import contextlib
 import importlib
+import os
 import pickle
 import pkgutil
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -50,6 +53,19 @@ def test_a_cluster_that_does_not_answer_is_said_at_once():
         ):
             pass
     assert time.monotonic() - started < 30
+
+
+def test_a_token_that_is_not_there_is_told_of(tmp_path):
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # is not asked without a token
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        code = (
+            f"from virnuc_dagster.backends.ray_cluster import connected\nwith connected({address!r}, 'cpu', 1, 1): pass"
+        )
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_AUTH")}
+        environment |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert f"BackendError: cannot use the Ray cluster at {address}: Token authentication is enabled" in done.stderr
 
 
 def own_cluster_folder(monkeypatch, base: Path) -> contextlib.AbstractContextManager[dict]:

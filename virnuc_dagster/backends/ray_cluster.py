@@ -109,7 +109,7 @@ def connected(address: str, device: str, threads: int, workers: int) -> Iterator
             try:
                 _check_answers(address)
                 ray.init(namespace="virnuc", log_to_driver=False, logging_level=logging.ERROR, **options)
-            except (OSError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
                 raise BackendError(
                     f"cannot use {where}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
