@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,15 +56,42 @@ def test_a_cluster_that_does_not_answer_is_said_at_once():
     assert time.monotonic() - started < 30
 
 
+@contextlib.contextmanager
+def listener(answer: bytes) -> Iterator[str]:
+    """The address of something that answers whoever connects."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_port_of_something_else_is_said_at_once():
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    with (
+        listener(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address,
+        pytest.raises(BackendError, match="what listens there is no Ray"),
+        connected(address, "cpu", 1, 1),
+    ):
+        pass
+
+
 def test_a_token_that_is_not_there_is_told_of(tmp_path):
     pytest.importorskip("ray", reason="needs the extra [ray]")
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # is not asked without a token
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    with listener(ray_cluster._HTTP2_GREETING[-9:]) as address:
         code = (
             f"from virnuc_dagster.backends.ray_cluster import connected\nwith connected({address!r}, 'cpu', 1, 1): pass"
         )
-        environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_AUTH")}
-        environment |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert f"BackendError: cannot use the Ray cluster at {address}: Token authentication is enabled" in done.stderr
 

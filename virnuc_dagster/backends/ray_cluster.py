@@ -28,6 +28,8 @@ ADDRESS_VARIABLE = "RAY_ADDRESS"
 _OBJECT_STORE_BYTES = 100_000_000
 #: A socket's path may have 107 bytes, of which Ray takes 64 (`/session_<time>_<pid>/sockets/plasma_store`) and ours 22.
 _BASE_LENGTH_MAX = 21
+_HTTP2_SETTINGS = b"\x04"
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _HTTP2_SETTINGS + b"\0" * 5
 _PREFIX, _INNER = "virnuc-ray-", "r"
 
 
@@ -120,9 +122,17 @@ def connected(address: str, device: str, threads: int, workers: int) -> Iterator
 
 
 def _check_answers(address: str) -> None:
-    """Raise OSError if nothing listens at `host:port`: Ray itself would try for more than four minutes."""
-    if found := re.fullmatch(r"([^/:\s]+):(\d{1,5})", address):
-        socket.create_connection((found[1], int(found[2])), timeout=10).close()
+    """Raise OSError if no Ray listens at `host:port`: Ray itself would try for many minutes.
+
+    Its server speaks HTTP/2, where each side begins with its settings; with TLS a listener must do.
+    """
+    if not (found := re.fullmatch(r"([^/:\s]+):(\d{1,5})", address)):
+        return
+    with socket.create_connection((found[1], int(found[2])), timeout=10) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+            connection.sendall(_HTTP2_GREETING)
+            if connection.recv(9)[3:4] != _HTTP2_SETTINGS:
+                raise ConnectionError("what listens there is no Ray; is it the port of `ray start --port`?")
 
 
 def _crew(device: str, threads: int, workers: int) -> Crew:
