@@ -159,7 +159,8 @@ def _time_text(facts: dict[str, Any]) -> str:
         return f"unknown on {time['device']} until measured: add --calibrate"
     made = time["calibration"]
     rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in made["tokens_per_second"].items())
-    return f"{_duration(time['seconds'])} on {time['device']} (tokens/s: {rates}; measured {made['measured_at']})"
+    where = f"one worker on {time['device']}"
+    return f"{_duration(time['seconds'])} with {where} (tokens/s: {rates}; measured {made['measured_at']})"
 
 
 def _duration(seconds: float) -> str:
