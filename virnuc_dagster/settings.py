@@ -127,7 +127,7 @@ class Settings(BaseSettings):
 
     @field_validator("store_at")
     @classmethod
-    def _no_credentials(cls, store: str) -> str:
+    def _folder_or_plain_url(cls, store: str) -> str:
         if re.match(r"\w\w+:/(?!/)", store):
             raise ValueError("neither a folder nor a URL; write s3://bucket/prefix")
         if "://" not in store:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from virnuc_dagster.checkpoints import LocalStore, StorageError
-from virnuc_dagster.checkpoints.files import claimed
+from virnuc_dagster.checkpoints.files import exclusive
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.ledger import Fingerprint, Ledger
 from virnuc_dagster.stages import arrivals
@@ -292,7 +292,7 @@ def test_the_copy_of_a_killed_run_is_removed_and_that_of_a_living_one_is_not(inb
     for path, age in ((dead, 100), (living, 100), (young, 0)):
         path.write_text(FASTA)
         os.utime(path, (time.time() - age,) * 2)
-    with claimed(living):
+    with exclusive(living):
         arrivals.sweep_spools(inbox)
     assert sorted(inbox.iterdir()) == [living, young]
 
@@ -303,9 +303,7 @@ def test_an_inbox_that_cannot_be_written_is_said_in_our_words(inbox, ledger, sto
     def refuse(*args, **more):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(Path, "touch", refuse)
-    monkeypatch.setattr(
-        Path, "unlink", refuse
-    )  # a read-only file system refuses this also for a name that is not there
+    for name in ("touch", "unlink"):  # a read-only file system refuses also to remove what is not there
+        monkeypatch.setattr(Path, name, refuse)
     with pytest.raises(StorageError, match="mounted read-only"):
         take(store, inbox, "a.fa", ledger)

@@ -113,7 +113,7 @@ def test_sockets_of_an_own_cluster_have_room_wherever_temporary_files_go(monkeyp
 
 
 def test_the_folder_of_an_own_cluster_is_closed_to_others_and_goes_away_even_if_killed(monkeypatch):
-    monkeypatch.setattr(files, "_UNCLAIMED_SECONDS", 0)
+    monkeypatch.setattr(files, "_UNHELD_SECONDS", 0)
     with tempfile.TemporaryDirectory(prefix="v", dir="/tmp") as short:
         abandoned = Path(short, "virnuc-ray-killed")
         (abandoned / "r" / "session").mkdir(parents=True)

@@ -93,8 +93,9 @@ def test_a_worker_and_then_a_node_are_killed(two_nodes, kit, tmp_path, monkeypat
         killed.append(wait_for(DNABERT_S, 8)[-1].process)
         kit.order("hold", "all")
         os.kill(killed[0], signal.SIGKILL)
-        while len({row.process for row in kit.computed(DNABERT_S)}) < 3:  # until Ray has restarted it
-            time.sleep(0.01)
+        deadline = time.monotonic() + 120
+        while len({row.process for row in kit.computed(DNABERT_S)}) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)  # until Ray has restarted it
         kit.order("hold")
         nodes_before_kill.extend({row.node for row in wait_for(ESM2, 12)})
         (other,) = two_nodes.worker_nodes

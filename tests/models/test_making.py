@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from virnuc_dagster.checkpoints.files import claimed
+from virnuc_dagster.checkpoints.files import exclusive
 from virnuc_dagster.errors import BundleError
 from virnuc_dagster.models.making import make_bundle
 
@@ -22,7 +22,7 @@ def test_what_a_killed_call_left_is_removed_and_nothing_else(tmp_path):
         assert folder.name.endswith(".partial")
         raise BundleError("cannot be made")
 
-    with claimed(at_work), pytest.raises(BundleError):
+    with exclusive(at_work), pytest.raises(BundleError):
         make_bundle(tmp_path / "mine", fail)
 
     assert sorted(tmp_path.iterdir()) == sorted([at_work, *others])

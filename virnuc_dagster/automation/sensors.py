@@ -152,7 +152,7 @@ class Mover:
             ranges = whole(self._registered.of(entry.batch), self.settings.shards_per_run)
             return (SHARDS, ranges) if ranges else (REPORT, [])
         if entry.step == SHARDS and failure and (sound := self._sound(entry)):
-            return REST, sound[: self.settings.runs_per_tick]
+            return REST, sound[: self.settings.runs_per_tick]  # so many bad shards are no matter of single ones
         return REPORT, []
 
     def _sound(self, entry: BatchEntry) -> list[Range]:

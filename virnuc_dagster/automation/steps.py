@@ -122,9 +122,8 @@ def _of_check(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
         assert event.dagster_event is not None
         found = event.dagster_event.asset_check_evaluation_data
         if not found.passed and found.partition:
-            return f"check {found.check_name} of {found.asset_key.path[-1]}, {found.partition}: {found.description}"[
-                :1_000
-            ]
+            what = f"check {found.check_name} of {found.asset_key.path[-1]}, {found.partition}"
+            return f"{what}: {found.description}"[:1_000]
     return ""
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.backends import BackendError, require_backend
-from virnuc_dagster.checkpoints.files import claimed, remove_abandoned
+from virnuc_dagster.checkpoints.files import exclusive, remove_abandoned
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 #: Results are records of a few kilobytes, so this is plenty; Ray would reserve a third of the memory.
@@ -169,7 +169,7 @@ def _folder() -> Iterator[Path]:
     remove_abandoned(inner.parent for inner in Path(base).glob(f"{_PREFIX}*/{_INNER}"))
     outer = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     try:
-        with claimed(outer):
+        with exclusive(outer):
             (outer / _INNER).mkdir()
             yield outer / _INNER
     finally:

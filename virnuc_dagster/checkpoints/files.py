@@ -14,8 +14,8 @@ from typing import BinaryIO
 from virnuc_dagster.checkpoints.errors import typed_os_errors
 
 TEMPORARY_SUFFIX = ".tmp"
-#: A temporary file this young may not be claimed yet.
-_UNCLAIMED_SECONDS = 60
+#: A temporary file this young may not be held yet.
+_UNHELD_SECONDS = 60
 
 
 def fsync_folder(folder: Path) -> None:
@@ -78,24 +78,11 @@ def temporary_file(target: Path, write: Callable[[BinaryIO], object], size: Call
             path.unlink()
 
 
-@contextlib.contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Hold a temporary file or folder, which is there: `remove_abandoned` leaves it alone while its maker lives."""
-    with typed_os_errors(path):
-        descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks: nothing is removed there either
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def remove_abandoned(paths: Iterable[Path]) -> None:
-    """Remove temporary files and folders whose maker was killed; what cannot be removed stays."""
+    """Remove temporary files and folders that no living maker holds (`exclusive`); what cannot be removed stays."""
     for path in paths:
         with contextlib.suppress(OSError):
-            if time.time() - path.lstat().st_mtime < _UNCLAIMED_SECONDS:
+            if time.time() - path.lstat().st_mtime < _UNHELD_SECONDS:
                 continue
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
             try:
@@ -128,17 +115,18 @@ def write_atomic(target: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder's advisory lock: one commit at a time. The kernel frees it when the process dies.
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the advisory lock of a file or folder: one commit at a time, and no sweep of what is still being made.
 
-    File systems without locks (some network mounts) go on without; there, writers of one key must not overlap.
+    The kernel frees it when the process dies. File systems without locks (some network mounts) go on without; there,
+    writers of one key must not overlap, and nothing abandoned is removed.
     """
-    with typed_os_errors(folder):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with typed_os_errors(path):
+        descriptor = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        with typed_os_errors(folder):
+        with typed_os_errors(path):
             os.close(descriptor)

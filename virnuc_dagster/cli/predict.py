@@ -4,7 +4,6 @@ import json
 import shutil
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -16,14 +15,14 @@ import click
 from rich.console import Console
 
 from virnuc_dagster.checkpoints import open_store
-from virnuc_dagster.checkpoints.files import claimed, make_folder, rename, temporary_file, write_atomic
+from virnuc_dagster.checkpoints.files import make_folder, rename, temporary_file, write_atomic
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.options import compute_options, home_option, refuse_unwritable
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.report import paths
 from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.arrivals import SPOOL_SUFFIX, sweep_spools
+from virnuc_dagster.stages.arrivals import spool, sweep_spools
 
 if TYPE_CHECKING:
     from virnuc_dagster.backends.ray_pool import Pools
@@ -194,16 +193,11 @@ class PredictCall:
         if sys.stdin is None or sys.stdin.isatty():
             raise InputError("standard input is a terminal", hint="pipe a sequence file in, or name a file", path="-")
         make_folder(self.settings.inbox)
-        spool = self.settings.inbox / f".{uuid.uuid4().hex}{SPOOL_SUFFIX}"
         sweep_spools(self.settings.inbox)
-        spool.touch()
-        try:
-            with claimed(spool):
-                with spool.open("wb") as file:
-                    shutil.copyfileobj(sys.stdin.buffer, file)
-                yield spool, name
-        finally:
-            spool.unlink(missing_ok=True)
+        with spool(self.settings.inbox) as path:
+            with path.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+            yield path, name
 
     def _copy_results(self, batch: str, folder: Path) -> None:
         make_folder(folder.absolute())

@@ -18,7 +18,7 @@ import torch
 from xxhash import xxh3_128
 
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.checkpoints.files import claimed, fsync_folder, make_folder, remove_abandoned, rename
+from virnuc_dagster.checkpoints.files import exclusive, fsync_folder, make_folder, remove_abandoned, rename
 from virnuc_dagster.classify.head import predict
 from virnuc_dagster.errors import BundleError
 from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, open_bundle
@@ -49,7 +49,7 @@ def make_bundle(output: Path, write_parts: Callable[[Path], dict[str, Any]]) -> 
         remove_abandoned(path for path in beside.iterdir() if _is_partial(path, output.name))
         partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", suffix=_PARTIAL, dir=beside))
     try:
-        with typed_os_errors(output), claimed(partial):
+        with typed_os_errors(output), exclusive(partial):
             _fill(partial, write_parts)
             rename(partial, output.absolute())
     finally:

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore, Level
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.checkpoints.files import claimed, make_folder, remove_abandoned, write_atomic
+from virnuc_dagster.checkpoints.files import exclusive, make_folder, remove_abandoned, write_atomic
 from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.ledger import Fingerprint, Ledger
 from virnuc_dagster.stages.batch import SEQUENCES, add_sequences
@@ -26,7 +27,7 @@ from virnuc_dagster.stages.keys import batch_checkpoint
 REJECTED = "rejected"
 REASON_SUFFIX = ".reason.txt"
 #: Of the private, hidden copy of a file while it is read.
-SPOOL_SUFFIX = ".spool"
+_SPOOL_SUFFIX = ".spool"
 #: Names that transfer programs give to files they have not finished.
 UNFINISHED = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".download")
 _CHUNK = 1 << 20
@@ -206,37 +207,49 @@ def _copy(path: Path, inbox: Path, before: Fingerprint) -> Iterator[tuple[Path, 
         ChangedError: It did not stand still.
         InputError: It cannot be read, or is no regular file.
     """
-    copy = inbox / f".{uuid.uuid4().hex}{SPOOL_SUFFIX}"
-    digest, held = hashlib.sha256(), contextlib.ExitStack()
-    try:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            hint = "put the file itself here, readable for the user who runs virnuc"
-            why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-            raise InputError(f"{path.name} cannot be opened: {why}", hint=hint, path=path.name) from error
-        with open(descriptor, "rb") as source:  # noqa: PTH123 - from a descriptor
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InputError(f"{path.name} is not a regular file", hint="put a file here", path=path.name)
-            with typed_os_errors(copy, lambda: before.size):
-                copy.touch()
-            held.enter_context(claimed(copy))
-            with typed_os_errors(copy, lambda: before.size), copy.open("wb") as target:
-                while chunk := source.read(_CHUNK):
-                    digest.update(chunk)
-                    target.write(chunk)
+    digest = hashlib.sha256()
+    with spool(inbox) as copy:
+        with _opened(path) as source, typed_os_errors(copy, lambda: before.size), copy.open("wb") as target:
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                target.write(chunk)
         if not path.exists() or Fingerprint.of(path) != before or copy.stat().st_size != before.size:
             raise ChangedError(f"{path.name} changed while it was read", path=path.name)
         yield copy, digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file of the inbox, open for reading; no link is followed and no pipe waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        hint = "put the file itself here, readable for the user who runs virnuc"
+        why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise InputError(f"{path.name} cannot be opened: {why}", hint=hint, path=path.name) from error
+    with open(descriptor, "rb") as source:  # noqa: PTH123 - from a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError(f"{path.name} is not a regular file", hint="put a file here", path=path.name)
+        yield source
+
+
+@contextlib.contextmanager
+def spool(inbox: Path) -> Iterator[Path]:
+    """A private, hidden file in the inbox, removed in the end; `sweep_spools` removes that of a killed process."""
+    path = inbox / f".{uuid.uuid4().hex}{_SPOOL_SUFFIX}"
+    try:
+        with typed_os_errors(path):
+            path.touch()
+        with exclusive(path):
+            yield path
     finally:
-        held.close()
         with contextlib.suppress(OSError):  # not there, or in an inbox that cannot be written
-            copy.unlink()
+            path.unlink()
 
 
 def sweep_spools(inbox: Path) -> None:
     """Remove private copies of files whose run was killed."""
-    remove_abandoned(inbox.glob(f".*{SPOOL_SUFFIX}"))
+    remove_abandoned(inbox.glob(f".*{_SPOOL_SUFFIX}"))
 
 
 def reject(inbox: Path, name: str, fingerprint: Fingerprint, error: InputError) -> Path:
