@@ -1,10 +1,15 @@
 import os
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+#: An example may take this long: Hypothesis' own fifth of a second is measured by the clock, and a machine may be busy.
+hypothesis.settings.register_profile("virnuc", hypothesis.settings(), deadline=timedelta(seconds=10))
+hypothesis.settings.load_profile("virnuc")
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 

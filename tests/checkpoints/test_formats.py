@@ -53,6 +53,16 @@ def test_real_files_of_the_original_program_read_and_stay_untouched(shared):
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.glob("*.pt")} == before
 
 
+def test_a_file_laid_out_as_the_original_program_does_is_read():
+    file = io.BytesIO()
+    torch.save({"proteins": ["b", "a"], "data": [torch.full((3,), 2.0), torch.ones(3)]}, file)
+
+    found = read_payload(file.getvalue(), "old.pt", None)
+
+    assert (found["kind"], found["ids"]) == ("esm2_embeddings", ["b", "a"])
+    assert found["data"].tolist() == [[2.0] * 3, [1.0] * 3]
+
+
 def test_migration_changes_no_argument():
     old = {"proteins": ["a"], "data": [torch.ones(3)]}
     assert migrate(old)["kind"] == "esm2_embeddings"

@@ -68,7 +68,7 @@ MUTANTS = [
     Mutant("validate:read_payload:sha256", "hashlib.sha256(data).hexdigest() != record.sha256", "False",
            "torture/test_damage.py::test_a_flipped_bit_in_the_data"),
     Mutant("validate:read_payload:migrate", "payload = migrate(payload)", "pass",
-           "checkpoints/test_formats.py::test_real_files_of_the_original_program_read_and_stay_untouched"),
+           "checkpoints/test_formats.py::test_a_file_laid_out_as_the_original_program_does_is_read"),
     Mutant("validate:read_payload:check_schema", "        check_schema(payload, path, record,", "        (lambda *_, **__: None)(payload, path, record,",
            f"{HOSTILE}[content]"),
     Mutant("validate:_tensor_only_load:load", "weights_only=True", "weights_only=False", f"{HOSTILE}[pickle in an archive]"),
