@@ -13,14 +13,25 @@ def keep_freed_memory() -> bool:
 
     A layer's activations of some ten megabytes are made and dropped once a layer. By default glibc maps and unmaps each
     block above 32 MB anew, and the kernel's clearing of its pages costs a matrix product up to a tenth of its speed
-    (`python bench/encoders.py --kept none` shows it). The process then holds what it once needed until it ends
-    (or runs out, see `return_freed_memory`), and up to eight times its largest block.
+    (`python bench/encoders.py --kept none` shows it). The process then holds what it once needed, and some eight times
+    its largest block, until `trim_freed_memory`.
 
     Returns:
         Whether the C library took the settings.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, _NEVER)])
+
+
+def trim_freed_memory() -> None:
+    """Give freed blocks back once, at the end of a shard; does nothing where there is no glibc.
+
+    Batches of ever other shapes leave blocks that none of the next fits into: without this, a worker would hold more
+    with every shard. The pages of what is used again are cleared again, once a shard rather than once a layer.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def return_freed_memory() -> None:
@@ -30,8 +41,8 @@ def return_freed_memory() -> None:
     smaller batches would fail as well. From now on large blocks are mapped, and unmapped when they are freed.
     """
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
+    if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_MAX, _MANY)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGE)
-        libc.malloc_trim(0)
+    trim_freed_memory()

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from virnuc_dagster.embedding.memory import return_freed_memory
+from virnuc_dagster.embedding.memory import return_freed_memory, trim_freed_memory
 from virnuc_dagster.errors import OutOfMemoryError, VirnucError
 
 _OUT_OF_MEMORY = (
@@ -125,6 +125,7 @@ def embed_tokenized(
         done += finished
         if on_progress is not None:
             on_progress(finished)
+    trim_freed_memory()
     assert bool((written == 1).all()), "every row is written exactly once"
     assert done == len(frames.ids), "as many frames come out as went in"
     _check_finite(rows, frames, encoder.model_id)
