@@ -56,10 +56,10 @@ def make_batch(root: Path, sequences: int) -> str:
         ids = store.load(shard_checkpoint("frames", shard))["ids"]
         for part in stage.inputs:
             data = torch.from_numpy(rng.normal(size=(len(ids), part.dim)).astype(np.float32))
-            store.save(shard_checkpoint(part.name, shard), {"ids": ids, "data": data}, part.wanted(shard), {})
+            store.save(shard_checkpoint(part.name, shard), {"ids": ids, "data": data}, part.wanted(shard, store), {})
         virus = torch.from_numpy(rng.beta(0.7, 0.7, len(ids)).astype(np.float32))
         payload = {"ids": ids, "data": torch.stack([1 - virus, virus], dim=1)}
-        store.save(shard_checkpoint(stage.name, shard), payload, stage.wanted(shard), {})
+        store.save(shard_checkpoint(stage.name, shard), payload, stage.wanted(shard, store), {})
     return batch
 
 

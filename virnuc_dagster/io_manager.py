@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from virnuc_dagster.checkpoints import (
+    CheckpointError,
     CheckpointKey,
     CheckpointMissingError,
     CheckpointStore,
@@ -55,8 +56,10 @@ class CheckpointIOManager(dg.IOManager):
         keys = [_key(stage, partition) for partition in context.asset_partition_keys]
         store = self.store
         if obj is None:
-            for key in keys:
-                if store.record(key) is None:
+            for key, found in zip(keys, store.records(keys), strict=True):
+                if isinstance(found, CheckpointError):
+                    raise found
+                if found is None:
                     raise CheckpointMissingError(key)
             return
         if len(keys) != 1:

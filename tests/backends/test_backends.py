@@ -269,7 +269,10 @@ class Stage:
         self.at_work: list[str] = []
         self.overlaps: set[str] = set()
 
-    def wanted(self, shard):
+    def reads(self, shard):
+        return []
+
+    def wanted(self, shard, records):
         return {"of": shard}
 
     def prepare(self, shard):
@@ -345,7 +348,7 @@ def test_an_unexpected_error_of_a_worker_keeps_its_traceback(tmp_path, monkeypat
         def __init__(self, one, two):
             super().__init__("odd")
 
-    def fail(self, shard):
+    def fail(self, shard, records):
         raise OddError(1, 2)
 
     monkeypatch.setattr(EmbeddingStage, "wanted", fail)

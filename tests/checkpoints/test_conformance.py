@@ -1,6 +1,8 @@
 """What a store promises, whatever it is kept on: the same tests on a folder, in memory, and on an S3 service."""
 
 import os
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -95,6 +97,44 @@ def test_what_was_never_saved_is_missing(store):
     assert list(store.list(KEY.stage)) == []
     with pytest.raises(CheckpointMissingError):
         store.load(KEY)
+
+
+def test_records_of_many_keys_are_those_of_each_in_their_order(store):
+    keys = [CheckpointKey(KEY.stage, "demo-1", f"demo-1__{number:04}") for number in range(1, 41)]
+    for number, key in enumerate(keys):
+        if number % 3:
+            store.save(key, payload(number), {"number": number})
+    damage(store, f"{KEY.stage}/demo-1/{keys[1].shard}.pt.done", lambda text: text[: len(text) // 2])
+
+    found = store.records(keys[::-1])
+
+    assert isinstance(found[-2], CheckpointDamagedError)
+    assert keys[1].shard in str(found[-2])
+    assert list(found[:-2]) == [store.record(key) for key in keys[:1:-1]]
+    assert [record.provenance["number"] for record in found[:-2] if record] == [n for n in range(39, 1, -1) if n % 3]
+    assert found[-1] is None
+    assert store.records([]) == []
+
+
+def test_many_records_are_asked_of_a_service_at_once_after_a_first(monkeypatch):
+    """One request after another, a look at ten thousand shards would take minutes; a service that is away gets one."""
+    store = open_store(f"memory://{uuid.uuid4().hex}/store")
+    store.save(KEY, payload(1), {})
+    at_work: list[int] = []
+    found, asked = store.medium.read, threading.Semaphore(16)
+
+    def read(*given):
+        with asked:
+            at_work.append(16 - asked._value)
+            time.sleep(0.2)
+            return found(*given)
+
+    monkeypatch.setattr(store.medium, "read", read)
+
+    assert store.records([KEY] * 33) == [store.record(KEY)] * 33
+    assert at_work[0] == 1
+    assert at_work[1:33].count(1) <= 2, "the first of the others comes alone, too, but does not stay so"
+    assert max(at_work) > 8
 
 
 def test_list_is_sorted_and_by_batch(store):

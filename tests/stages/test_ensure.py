@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from virnuc_dagster.checkpoints import LocalStore, NoSpaceError
+from virnuc_dagster.checkpoints import CheckpointMissingError, LocalStore, NoSpaceError, ServiceAwayError
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.ensure import Ensured, NotTriedError, ensure_shards
 from virnuc_dagster.stages.keys import shard_checkpoint
@@ -23,7 +23,10 @@ class Stage:
     def __init__(self, log: list, failing: tuple[str, ...] = ()) -> None:
         self.log, self.failing = log, failing
 
-    def wanted(self, shard):
+    def reads(self, shard):
+        return []
+
+    def wanted(self, shard, records):
         return {"of": shard}
 
     def prepare(self, shard):
@@ -138,3 +141,59 @@ def test_a_second_pass_computes_only_what_is_missing(tmp_path, reused):
 
     assert [shard for word, shard in log if word == "compute"] == SHARDS[reused:]
     assert [outcome.reused for outcome in outcomes.values()] == [True] * reused + [False] * (5 - reused)
+
+
+def test_what_another_process_committed_meanwhile_is_not_computed_again(tmp_path):
+    """Records are read ahead, but only to pass over what is there; what was missing is looked at again at its turn."""
+    log: list = []
+    steps = ensure_shards(Stage(log), SHARDS, Store(tmp_path, log), Told(log), {})
+    next(steps)
+
+    list(ensure_shards(Stage([]), SHARDS[4:], LocalStore(tmp_path), Progress(), {}))
+    rest = dict(steps)
+
+    assert rest[SHARDS[4]].reused
+    assert ("compute", SHARDS[4]) not in log
+
+
+def test_a_shard_that_is_reused_is_looked_at_once(tmp_path):
+    class Counting(LocalStore):
+        def record(self, key):
+            looked.append(key.shard)
+            return super().record(key)
+
+    looked: list[str] = []
+    store = Counting(tmp_path)
+    list(ensure_shards(Stage([]), SHARDS, store, Progress(), {}))
+    looked.clear()
+
+    list(ensure_shards(Stage([]), SHARDS, store, Progress(), {}))
+
+    assert looked == SHARDS
+
+
+def test_an_embedding_that_disappears_is_said_at_the_turn_of_its_shard(tmp_path):
+    """Nothing that is raised while records are read ahead ends the stage."""
+
+    class Failing(Stage):
+        def wanted(self, shard, records):
+            if shard == SHARDS[1]:
+                raise CheckpointMissingError(shard)
+            return super().wanted(shard, records)
+
+    outcomes = dict(ensure_shards(Failing([]), SHARDS, Store(tmp_path, []), Progress(), {}))
+
+    assert list(outcomes) == SHARDS
+    assert isinstance(outcomes.pop(SHARDS[1]), CheckpointMissingError)
+    assert all(isinstance(outcome, Ensured) for outcome in outcomes.values())
+
+
+def test_where_records_cannot_be_read_ahead_each_shard_has_its_turn(tmp_path):
+    class Away(LocalStore):
+        def records(self, keys):
+            raise ServiceAwayError("s3://x", hint="")
+
+    outcomes = dict(ensure_shards(Stage([]), SHARDS, Away(tmp_path), Progress(), {}))
+
+    assert list(outcomes) == SHARDS
+    assert all(isinstance(outcome, Ensured) for outcome in outcomes.values())

@@ -14,7 +14,7 @@ import dagster as dg
 from dagster._core.execution.context.metadata_logging import AssetMetadataHandle, OutputMetadataAccumulator
 
 from virnuc_dagster.backends import Backend
-from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointStore, Payload
+from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointStore, CommitRecord, Payload
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
 from virnuc_dagster.io_manager import record_metadata
 from virnuc_dagster.journal import Journal
@@ -140,14 +140,12 @@ class Tally:
 
 
 def _count_frames(store: CheckpointStore, keys: list[str]) -> int:
-    total = 0
-    for key in keys:
-        try:
-            record = store.record(shard_checkpoint(FRAMES, key))
-        except VirnucError:
-            continue  # reported when the shard's turn comes
-        total += record.rows if record else 0
-    return total
+    """Frames of all shards; what cannot be read is reported when the shard's turn comes."""
+    try:
+        found = store.records([shard_checkpoint(FRAMES, key) for key in keys])
+    except VirnucError:
+        return 0
+    return sum(record.rows for record in found if isinstance(record, CommitRecord))
 
 
 def _facts(ensured: Ensured) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from virnuc_dagster.backends.ray_cluster import Crew, connected
 from virnuc_dagster.backends.ray_worker import Job, Worker, describe_job
 from virnuc_dagster.checkpoints import CheckpointStore, NoSpaceError
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.ensure import Ensured, look, not_tried
+from virnuc_dagster.stages.ensure import Ensured, Looked, look, not_tried, reusable
 from virnuc_dagster.stages.shards import ComputeOptions, ShardStage
 
 IN_FLIGHT = 2
@@ -156,14 +156,15 @@ class _Unfinished:
     def __init__(self, stage: ShardStage, shards: Sequence[str], store: CheckpointStore, progress: Progress) -> None:
         self.stage, self.store, self.progress = stage, store, progress
         self.full = False
-        self._fresh = deque(shards)
+        self._fresh = zip(shards, reusable(stage, shards, store), strict=True)
+        self._returned: list[str] = []
         self._known: list[tuple[str, Ensured | Exception]] = []
 
     def take(self) -> str | None:
         """The next shard that must be computed."""
-        while self._fresh:
-            shard = self._fresh.popleft()
-            outcome = self._look(shard)
+        while following := (self._returned.pop(), None) if self._returned else next(self._fresh, None):
+            shard, known = following
+            outcome = self._look(shard, known)
             if outcome is None:
                 return shard
             self._known.append((shard, outcome))
@@ -171,16 +172,16 @@ class _Unfinished:
 
     def put_back(self, shard: str) -> None:
         """Make a shard the next one again."""
-        self._fresh.appendleft(shard)
+        self._returned.append(shard)
 
     def known_outcomes(self) -> Iterator[tuple[str, Ensured | Exception]]:
         """What became of the shards that no worker was needed for."""
         known, self._known = self._known, []
         yield from known
 
-    def _look(self, shard: str) -> Ensured | Exception | None:
+    def _look(self, shard: str, known: Looked | None) -> Ensured | Exception | None:
         try:
-            looked = look(self.stage, shard, self.store)
+            looked = known or look(self.stage, shard, self.store)
             if looked.reusable:
                 self.progress.shard_done(self.stage.name, shard, looked.reusable.rows, reused=True)
                 return Ensured(looked.reusable, True)

@@ -35,6 +35,8 @@ class Medium(Protocol):
     """
 
     root: Any
+    #: Files worth looking at at the same time: more than one where each look is a request that is waited for.
+    AT_ONCE: int
 
     def read(self, path: Any, limit: int | None = None) -> bytes:
         """The file's bytes, at most `limit` of them."""
@@ -101,6 +103,8 @@ class LocalMedium:
     Args:
         root: The folder; created with the first file.
     """
+
+    AT_ONCE = 1
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -65,6 +65,8 @@ class ObjectMedium:
             holds credentials.
     """
 
+    AT_ONCE = 16
+
     def __init__(self, url: str, **options: Any) -> None:
         parts = urlsplit(url)
         if "@" in parts.netloc:
@@ -80,6 +82,7 @@ class ObjectMedium:
         self.s3 = parts.scheme in _EXTRAS
         self.patience = _patience()
         self._away_since: float | None = None  # when patience last ran out
+        self._warned_at = -math.inf
         try:
             # Listings must show what other processes wrote since; each store reads the environment anew.
             fresh = {"use_listings_cache": False, "skip_instance_cache": True}
@@ -210,7 +213,8 @@ class ObjectMedium:
                 if time.monotonic() + pause > deadline:
                     self._away_since = time.monotonic()
                     raise
-                if pause == _FIRST_PAUSE:
+                if pause == _FIRST_PAUSE and time.monotonic() > self._warned_at + REST_SECONDS:
+                    self._warned_at = time.monotonic()
                     _log.warning("%s; trying again for up to %.0f s", error.message, self.patience)
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that many writers do not come at once
                 pause = min(2 * pause, _LONGEST_PAUSE)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from virnuc_dagster.checkpoints.errors import CheckpointError
 from virnuc_dagster.checkpoints.format import CheckpointKey, CommitRecord, Payload
 from virnuc_dagster.checkpoints.validate import Level
 
@@ -42,6 +43,10 @@ class CheckpointStore(Protocol):
 
     def record(self, key: CheckpointKey) -> CommitRecord | None:
         """The commit record after the quick check (record + size), or None if nothing is committed."""
+        ...
+
+    def records(self, keys: Sequence[CheckpointKey]) -> Sequence[CommitRecord | CheckpointError | None]:
+        """What `record` returns or raises for each key, in their order."""
         ...
 
     def list(self, stage: str, batch: str | None = None) -> Sequence[CheckpointKey]:

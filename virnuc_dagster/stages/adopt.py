@@ -144,7 +144,7 @@ def _commit(
 
     result = Adoption(stage.name)
     for shard, ids in frames.items():
-        wanted, key = stage.wanted(shard), shard_checkpoint(stage.name, shard)
+        wanted, key = stage.wanted(shard, store), shard_checkpoint(stage.name, shard)
         stored = _readable(store, stage, shard)
         if stored is not None and not unwanted(stored, wanted):
             result.present.append(shard)

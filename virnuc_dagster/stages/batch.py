@@ -23,6 +23,7 @@ from virnuc_dagster.checkpoints import (
 )
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.keys import batch_checkpoint, batch_key, shard_checkpoint, shard_key
+from virnuc_dagster.stages.records import RecordMemory, Records
 
 SEQUENCES, FRAMES, BATCH = "sequences", "frames", "sequence_batch"
 #: Raised when the numbers or texts of windows and frames change.
@@ -121,8 +122,9 @@ def current_manifest(store: CheckpointStore, batch: str) -> Payload | None:
     if not _is_current(store, batch_checkpoint(BATCH, batch), wanted):
         return None
     manifest = store.load(batch_checkpoint(BATCH, batch))
-    keys = (shard_checkpoint(FRAMES, shard) for shard in manifest["shards"])
-    return manifest if all(_is_current(store, key, wanted) for key in keys) else None
+    keys = [shard_checkpoint(FRAMES, shard) for shard in manifest["shards"]]
+    records = RecordMemory(store, keys)
+    return manifest if all(_is_current(records, key, wanted) for key in keys) else None
 
 
 def build_batch(store: CheckpointStore, batch: str, progress: Progress, writer: Mapping[str, str]) -> Payload:
@@ -164,8 +166,8 @@ def build_batch(store: CheckpointStore, batch: str, progress: Progress, writer: 
     }
 
 
-def _is_current(store: CheckpointStore, key: CheckpointKey, wanted: Mapping[str, Any]) -> bool:
-    record = store.record(key)
+def _is_current(records: Records, key: CheckpointKey, wanted: Mapping[str, Any]) -> bool:
+    record = records.record(key)
     return record is not None and not differences(record.provenance, wanted)
 
 

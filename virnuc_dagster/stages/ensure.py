@@ -5,9 +5,10 @@ validates and writes shard k-1. At most one finished shard waits, commits keep t
 reported before it is committed.
 """
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +17,11 @@ from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord, Difference
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.records import RecordMemory, Records
 from virnuc_dagster.stages.shards import ShardStage, unwanted
+
+#: Shards whose records are read together; a look at a shard that is reused may be as old as their work takes.
+_LOOKS_AHEAD = 256
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class NotTriedError(VirnucError):
 
 def ensure_shards(
     stage: ShardStage,
-    shards: Iterable[str],
+    shards: Sequence[str],
     store: CheckpointStore,
     progress: Progress,
     writer: Mapping[str, str],
@@ -106,12 +111,12 @@ def ensure_shards(
 
 
 def _one_ahead(
-    stage: ShardStage, shards: Iterable[str], store: CheckpointStore, preparer: ThreadPoolExecutor
+    stage: ShardStage, shards: Sequence[str], store: CheckpointStore, preparer: ThreadPoolExecutor
 ) -> Iterator[tuple[str, Future[Looked]]]:
     """Every shard with its look, which began while the shard before was worked on."""
     ahead: tuple[str, Future[Looked]] | None = None
-    for shard in shards:
-        following = shard, preparer.submit(_look, stage, shard, store)
+    for shard, known in zip(shards, reusable(stage, shards, store), strict=True):
+        following = shard, preparer.submit(_look, stage, shard, store, known)
         if ahead is not None:
             yield ahead
         ahead = following
@@ -119,17 +124,35 @@ def _one_ahead(
         yield ahead
 
 
-def look(stage: ShardStage, shard: str, store: CheckpointStore) -> Looked:
+def look(stage: ShardStage, shard: str, records: Records) -> Looked:
     """Compare the stored record with the wanted provenance; raises what keeps the shard from being computed."""
-    wanted = stage.wanted(shard)
-    stored = store.record(shard_checkpoint(stage.name, shard))
+    wanted = stage.wanted(shard, records)
+    stored = records.record(shard_checkpoint(stage.name, shard))
     changed = tuple(unwanted(stored.provenance, wanted)) if stored else ()
     return Looked(wanted, stored if stored and not changed else None, changed)
 
 
-def _look(stage: ShardStage, shard: str, store: CheckpointStore) -> Looked:
-    """Look, and prepare the inputs if the shard must be computed."""
-    looked = look(stage, shard, store)
+def reusable(stage: ShardStage, shards: Sequence[str], store: CheckpointStore) -> Iterator[Looked | None]:
+    """Each shard's look if its stored result is the wanted one, else None; on an object store many looks at a time.
+
+    What is not the wanted one yet may be when its turn comes, for another process may work on the same shards.
+    """
+    for first in range(0, len(shards), _LOOKS_AHEAD):
+        some = shards[first : first + _LOOKS_AHEAD]
+        keys = (key for shard in some for key in (*stage.reads(shard), shard_checkpoint(stage.name, shard)))
+        records = RecordMemory(store)
+        with contextlib.suppress(VirnucError):  # what keeps a shard from being computed is said when its turn comes
+            records.fetch(keys)
+        for shard in some:
+            looked = None
+            with contextlib.suppress(VirnucError):
+                looked = look(stage, shard, records)
+            yield looked if looked and looked.reusable else None
+
+
+def _look(stage: ShardStage, shard: str, store: CheckpointStore, known: Looked | None = None) -> Looked:
+    """Look, unless the shard is known to be reusable; prepare the inputs if it must be computed."""
+    looked = known or look(stage, shard, store)
     return looked if looked.reusable else replace(looked, inputs=stage.prepare(shard))
 
 

@@ -32,7 +32,8 @@ from virnuc_dagster.sequences.windows import window_spans
 from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.embedding_sample import sample_map
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.report_facts import imported_shards, report_facts, report_provenance
+from virnuc_dagster.stages.records import RecordMemory, Records
+from virnuc_dagster.stages.report_facts import imported_shards, report_facts, report_keys, report_provenance
 from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
 
 if TYPE_CHECKING:
@@ -67,11 +68,12 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
     source = store.load(batch_checkpoint(SEQUENCES, batch), level)
     if manifest["ids"] != source["ids"]:
         raise AssertionError(f"{batch}: the manifest does not list the stored sequences")
-    shards = _current_shards(store, stage, manifest)
+    records = RecordMemory(store, report_keys(batch, stage, manifest["shards"]))
+    shards = _current_shards(records, stage, manifest)
     make_folder(folder)
     gathered = _write_tables(store, batch, stage, manifest, source, shards, folder)
     del source  # the largest thing in memory, and no longer needed
-    imported = imported_shards(store, stage, shards)
+    imported = imported_shards(records, stage, shards)
     summary = gathered.counts.summary() | ({"imported_shards": len(imported)} if imported else {})
     found = sample_map(store, manifest, [shard for shard, current in shards.items() if current], level)
     content = PageContent(
@@ -79,7 +81,7 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
         gathered.rows,
         bins=gathered.counts.bins,
         warnings=[*warnings(gathered.counts), *found.warnings],
-        facts=report_facts(store, batch, stage, manifest, shards, imported),
+        facts=report_facts(records, batch, stage, manifest, shards, imported),
         window_length=manifest["window_length"],
         thresholds=spec.thresholds,
         roll_up=(ROLL_UPS[spec.roll_up].__doc__ or spec.roll_up).partition("\n")[0],
@@ -91,7 +93,7 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
         paths.MULTIQC_VERDICTS: _json(multiqc.verdicts(summary)),
         paths.MULTIQC_COLUMNS: _json(multiqc.columns(summary)),
         paths.HTML: page(content),
-        paths.PROVENANCE: _json(report_provenance(store, batch, stage, shards)),
+        paths.PROVENANCE: _json(report_provenance(records, batch, stage, shards)),
     }.items():
         write_atomic(folder / name, data)
     return Report(folder, summary, [sum(bins) for bins in zip(*gathered.counts.bins.values(), strict=True)])
@@ -152,13 +154,13 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _current_shards(store: CheckpointStore, stage: PredictionStage, manifest: Payload) -> dict[str, bool]:
+def _current_shards(records: Records, stage: PredictionStage, manifest: Payload) -> dict[str, bool]:
     """Shard -> whether its stored predictions are the wanted ones."""
     current = {}
     for shard in manifest["shards"]:
         try:
-            record = store.record(shard_checkpoint(PREDICTIONS, shard))
-            current[shard] = record is not None and not differences(record.provenance, stage.wanted(shard))
+            record = records.record(shard_checkpoint(PREDICTIONS, shard))
+            current[shard] = record is not None and not differences(record.provenance, stage.wanted(shard, records))
         except VirnucError:
             current[shard] = False  # an input is missing, stale or damaged: that stage's own run says so
     return current

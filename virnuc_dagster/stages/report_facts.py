@@ -1,17 +1,19 @@
 """What a report says of its own origin: facts on the page, and digests of every checkpoint behind it."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from virnuc_dagster import __version__
-from virnuc_dagster.checkpoints import CheckpointKey, CheckpointStore, Payload
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
+from virnuc_dagster.checkpoints import CheckpointKey, Payload
+from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
+from virnuc_dagster.stages.records import Records
 from virnuc_dagster.stages.shards import IMPORTED, PREDICTIONS, PredictionStage
 
 
 def report_facts(
-    store: CheckpointStore,
+    records: Records,
     batch: str,
     stage: PredictionStage,
     manifest: Payload,
@@ -19,7 +21,7 @@ def report_facts(
     imported: list[str],
 ) -> dict[str, str]:
     """Name -> text of what decided the numbers; the same for every call with equal input."""
-    source = store.record(batch_checkpoint(SEQUENCES, batch))
+    source = records.record(batch_checkpoint(SEQUENCES, batch))
     spec = stage.bundle.spec
     viral, non_viral, share = spec.thresholds.viral, spec.thresholds.non_viral, spec.thresholds.scored_share
     facts = {
@@ -35,7 +37,7 @@ def report_facts(
         "window length": f"{manifest['window_length']} bases",
         "shard size": f"{manifest['shard_size']:,} frames (shards of this batch: {len(shards):,})",
         "content of the input (sha256)": source.provenance["inputs"]["content"] if source else "",
-        "content of the predictions (sha256)": _predictions_digest(store, shards),
+        "content of the predictions (sha256)": _predictions_digest(records, shards),
         "virnuc-dagster": __version__,
     }
     if imported:
@@ -47,32 +49,33 @@ def _part(encoder: Any) -> str:
     return f"{encoder.id} @ {encoder.revision}, {encoder.dim} wide, sha256 {encoder.weights.sha256}"
 
 
-def _predictions_digest(store: CheckpointStore, shards: dict[str, bool]) -> str:
+def _predictions_digest(records: Records, shards: dict[str, bool]) -> str:
     """One digest over the content of all current predictions, in the order of the shards."""
     digest = hashlib.sha256()
     for shard, current in shards.items():
-        record = store.record(shard_checkpoint(PREDICTIONS, shard)) if current else None
+        record = records.record(shard_checkpoint(PREDICTIONS, shard)) if current else None
         digest.update((record.content["data"] if record else "missing").encode())
     return digest.hexdigest()
 
 
-def imported_shards(store: CheckpointStore, stage: PredictionStage, shards: dict[str, bool]) -> list[str]:
+def imported_shards(records: Records, stage: PredictionStage, shards: dict[str, bool]) -> list[str]:
     """Shards of the report whose embeddings were imported."""
     keys = (shard_checkpoint(part.name, shard) for shard, current in shards.items() if current for part in stage.inputs)
-    records = ((key.shard, store.record(key)) for key in keys)
-    return sorted({shard for shard, record in records if record and IMPORTED in record.provenance})
+    found = ((key.shard, records.record(key)) for key in keys)
+    return sorted({shard for shard, record in found if record and IMPORTED in record.provenance})
 
 
-def report_provenance(
-    store: CheckpointStore, batch: str, stage: PredictionStage, shards: dict[str, bool]
-) -> dict[str, Any]:
-    """Digests and provenance of every checkpoint behind the report."""
+def report_keys(batch: str, stage: PredictionStage, shards: Sequence[str]) -> list[CheckpointKey]:
+    """The checkpoints that a report of these shards is made from."""
     keys = [batch_checkpoint(SEQUENCES, batch), batch_checkpoint(BATCH, batch)]
-    names = [FRAMES, *(part.name for part in stage.inputs), PREDICTIONS]
-    keys += [CheckpointKey(name, batch, shard) for shard, current in shards.items() if current for name in names]
+    return keys + [key for shard in shards for key in (*stage.reads(shard), shard_checkpoint(PREDICTIONS, shard))]
+
+
+def report_provenance(records: Records, batch: str, stage: PredictionStage, shards: dict[str, bool]) -> dict[str, Any]:
+    """Digests and provenance of every checkpoint behind the report."""
     checkpoints = {}
-    for key in keys:
-        record = store.record(key)
+    for key in report_keys(batch, stage, [shard for shard, current in shards.items() if current]):
+        record = records.record(key)
         if record is not None:
             checkpoints[str(key)] = {"sha256": record.sha256, "created_at": record.created_at} | record.provenance
     return {

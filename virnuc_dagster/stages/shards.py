@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from virnuc_dagster.checkpoints import (
+    CheckpointKey,
     CheckpointMissingError,
     CheckpointStore,
     CommitRecord,
@@ -23,6 +24,7 @@ from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.records import Records
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +75,11 @@ class ShardStage(Protocol):
         """Columns of a result."""
         ...
 
-    def wanted(self, shard: str) -> dict[str, Any]:
+    def reads(self, shard: str) -> list[CheckpointKey]:
+        """Whose records `wanted` asks for."""
+        ...
+
+    def wanted(self, shard: str, records: Records) -> dict[str, Any]:
         """The provenance that a result of this shard must have. Raises if an input is missing or stale."""
         ...
 
@@ -110,8 +116,8 @@ class ComputeOptions:
         return resolve_device(self.device)
 
 
-def _record(store: CheckpointStore, stage: str, shard: str) -> CommitRecord:
-    record = store.record(shard_checkpoint(stage, shard))
+def _record(records: Records, stage: str, shard: str) -> CommitRecord:
+    record = records.record(shard_checkpoint(stage, shard))
     if record is None:
         raise CheckpointMissingError(f"{stage} of {shard}")
     return record
@@ -151,9 +157,13 @@ class EmbeddingStage:
         load = self.bundle.load_dnabert_s if self.part == "dnabert_s" else self.bundle.load_esm2
         return load(self.options.make_ready(), self.options.precision)
 
-    def wanted(self, shard: str) -> dict[str, Any]:
+    def reads(self, shard: str) -> list[CheckpointKey]:
+        """The frames of the shard."""
+        return [shard_checkpoint(FRAMES, shard)]
+
+    def wanted(self, shard: str, records: Records) -> dict[str, Any]:
         """Content digest of the frames' text, the encoder's digests and the precision."""
-        frames = _record(self.store, FRAMES, shard)
+        frames = _record(records, FRAMES, shard)
         return {
             "method_version": self.METHOD_VERSION,
             "inputs": {self.column: frames.content[self.column]},
@@ -219,7 +229,11 @@ class PredictionStage:
         """The classifier, loaded at first use."""
         return self.bundle.load_head(self.options.make_ready())
 
-    def wanted(self, shard: str) -> dict[str, Any]:
+    def reads(self, shard: str) -> list[CheckpointKey]:
+        """Both embeddings of the shard, and its frames."""
+        return [shard_checkpoint(name, shard) for name in (FRAMES, *(stage.name for stage in self.inputs))]
+
+    def wanted(self, shard: str, records: Records) -> dict[str, Any]:
         """Content digests of both embeddings and of the head.
 
         Raises:
@@ -228,10 +242,10 @@ class PredictionStage:
         """
         contents = {}
         for stage in self.inputs:
-            record = self.store.record(shard_checkpoint(stage.name, shard))
+            record = records.record(shard_checkpoint(stage.name, shard))
             if record is None:
                 raise CheckpointMissingError(f"{stage.name} of {shard}", _NO_EMBEDDING, hint=_WHY_NO_EMBEDDING)
-            if stale := unwanted(record.provenance, stage.wanted(shard)):
+            if stale := unwanted(record.provenance, stage.wanted(shard, records)):
                 raise StaleError(
                     f"{stage.name} of {shard} is stale: {'; '.join(map(str, stale))}",
                     hint=f"materialize {stage.name} for this shard first",

@@ -6,6 +6,7 @@ from virnuc_dagster.checkpoints import CheckpointStore, NoSpaceError
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.records import RecordMemory, Records
 from virnuc_dagster.stages.shards import ShardStage, unwanted
 
 #: Bytes a row takes besides its numbers: its id and what pickle and ZIP add. Measured: 40 to 80.
@@ -25,21 +26,21 @@ def bytes_needed(store: CheckpointStore, stages: Sequence[ShardStage], shards: I
     Returns:
         Rows x (4 x dim + about 100), summed. A result that is replaced keeps its old generation, so it counts in full.
     """
-    needed = 0
+    needed, records = 0, RecordMemory(store)
     for shard in shards:
         try:
-            frames = store.record(shard_checkpoint(FRAMES, shard))
+            frames = records.record(shard_checkpoint(FRAMES, shard))
         except VirnucError:
             continue  # the stage itself says what is wrong
         rows = frames.rows if frames else 0
-        needed += sum(rows * (stage.dim * NUMBER_BYTES + ID_BYTES) for stage in stages if _lacks(store, stage, shard))
+        needed += sum(rows * (stage.dim * NUMBER_BYTES + ID_BYTES) for stage in stages if _lacks(records, stage, shard))
     return needed
 
 
-def _lacks(store: CheckpointStore, stage: ShardStage, shard: str) -> bool:
+def _lacks(records: Records, stage: ShardStage, shard: str) -> bool:
     try:
-        stored = store.record(shard_checkpoint(stage.name, shard))
-        return stored is None or bool(unwanted(stored.provenance, stage.wanted(shard)))
+        stored = records.record(shard_checkpoint(stage.name, shard))
+        return stored is None or bool(unwanted(stored.provenance, stage.wanted(shard, records)))
     except VirnucError:
         return True
 
