@@ -24,7 +24,7 @@ _FAULTS = """
 """
 
 _SHARDS = """
-    import ctypes, torch
+    import torch
     from virnuc_dagster.embedding.esm2 import Esm2Config, Esm2Encoder, Esm2Model
     from virnuc_dagster.embedding.memory import keep_freed_memory
     from virnuc_dagster.embedding.runner import embed

@@ -14,9 +14,6 @@ ROWS, DIM = 500, 320
 class Stage:
     name, dim, tokens = "esm2_embeddings", DIM, 0
 
-    def reads(self, shard):
-        return []
-
     def wanted(self, shard, records):
         return {"of": shard}
 
