@@ -38,16 +38,16 @@ def column(word: str) -> int:
 
 
 def longest_stretches(text: str) -> Counter[str]:
-    """The codons of the longest stretches, looking at every codon of every frame."""
+    """The codons of the stretches with the most known ones, looking at every codon of every frame."""
     stretches: list[list[str]] = []
     for strand in (text.upper(), reverse_complement(text.upper())):
         for phase in range(3):
             stretch: list[str] = []
             for codon in [strand[i : i + 3] for i in range(phase, len(strand) - 2, 3)]:
-                if codon in STOPS or not set(codon) <= set("ACGT"):
+                if codon in STOPS:
                     stretches.append(stretch)
                     stretch = []
-                else:
+                elif set(codon) <= set("ACGT"):
                     stretch.append(codon)
             stretches.append(stretch)
     longest = max(map(len, stretches), default=0)
@@ -77,6 +77,14 @@ def test_codons_are_those_of_a_plain_loop(texts):
 
     expected = [longest_stretches(text) for text in texts]
     assert found.tolist() == [[counter[codon] for codon in CODONS] for counter in expected]
+
+
+def test_an_unknown_letter_in_a_gene_costs_its_codon_and_not_the_gene():
+    gene = "GCTGCCGAAGCC" * 40
+
+    whole, spoilt = codon_counts([gene, gene[:240] + "N" + gene[241:]])
+
+    assert (whole.sum(), spoilt.sum()) == (320, 318), "two frames of 160 codons are equally long; each lost one"
 
 
 @given(TEXT)

@@ -1,11 +1,15 @@
 """Frame -> window -> sequence, against rules written down once more by hand."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from virnuc_dagster.classify.consensus import (
     FrameScore,
+    Reason,
     Source,
     Verdict,
     WindowScore,
@@ -13,6 +17,7 @@ from virnuc_dagster.classify.consensus import (
     score_windows,
     with_fallback,
 )
+from virnuc_dagster.sequences.translation import KnownShares
 
 
 def window(others, virus, number=1):
@@ -116,3 +121,51 @@ def test_the_score_is_the_mean_over_scored_windows(virus):
 
     assert result.scored_windows == len(scored)
     assert result.score == (pytest.approx(sum(scored) / len(scored)) if scored else None)
+
+
+def test_what_is_known_behind_a_window_is_that_of_the_frames_that_gave_its_scores():
+    frames = [FrameScore(f"s_chunk_1{name}", *scores) for name, scores in zip(
+        ("F1", "F3", "R2"), ((0.1, 0.9), (0.7, 0.3), (0.5, 0.9)), strict=True
+    )]  # fmt: skip
+    shares = KnownShares(np.array([[0.2, 0, 0.8, 0, 0.9, 0], [0.2] * 6]), np.array([1.0, 0.4]))
+
+    first, second = score_windows("s", [(0, 500), (500, 1000)], frames, shares)
+
+    assert first.known == 0.8, "P(others) is that of F3; P(virus) that of R2, which is better known than F1"
+    assert (second.known, with_fallback(second, 0.9).known) == (0.4, 0.4), "without a frame, that of its words"
+
+
+@pytest.mark.parametrize(
+    ("known", "unscored", "verdict", "reason"),
+    [
+        ([1.0] * 10, 0, Verdict.VIRAL, None),
+        ([0.5] * 10, 0, Verdict.VIRAL, None),  # at least half is enough
+        ([0.49] * 10, 0, Verdict.UNCERTAIN, Reason.TOO_LITTLE_KNOWN),
+        ([1.0] + [0.0] * 19, 0, Verdict.UNCERTAIN, Reason.TOO_LITTLE_KNOWN),  # 5 % count
+        ([1.0] * 2 + [0.0] * 18, 0, Verdict.VIRAL, None),  # 10 % count
+        ([1.0], 19, Verdict.UNCERTAIN, Reason.FEW_WINDOWS_SCORED),
+        ([1.0, 0.2], 28, Verdict.UNCERTAIN, Reason.FEW_WINDOWS_SCORED),  # known letters would not have been enough
+    ],
+)
+def test_only_windows_that_are_known_count(known, unscored, verdict, reason):
+    windows = [replace(window(0.1, 0.9, n), known=share) for n, share in enumerate(known)]
+    windows += [window(None, None, n) for n in range(unscored)]
+
+    result = score_sequence("s", 9_999, windows, viral=0.7, non_viral=0.3, scored_share=0.1, known_share=0.5)
+
+    assert (result.verdict, result.reason) == (verdict, reason)
+    assert result.scored_windows == sum(share >= 0.5 for share in known)
+    assert result.score == (pytest.approx(0.9) if result.scored_windows else None)
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=30), st.floats(0, 0.9), st.floats(0, 1))
+def test_where_every_letter_is_known_the_rule_changes_nothing(virus, scored_share, known_share):
+    windows = [window(None if v is None else 1 - v, v, n) for n, v in enumerate(virus)]
+    limits = {"viral": 0.7, "non_viral": 0.3, "scored_share": scored_share}
+
+    with_rule = score_sequence("s", 9_999, windows, known_share=known_share, **limits)
+    without = score_sequence("s", 9_999, windows, known_share=0.0, **limits)
+
+    assert (with_rule.score, with_rule.verdict, with_rule.reason) == (without.score, without.verdict, without.reason)
+    assert with_rule.reason is not Reason.TOO_LITTLE_KNOWN
+    assert (with_rule.verdict is Verdict.UNCERTAIN) == (with_rule.reason is not None)

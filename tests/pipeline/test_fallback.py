@@ -19,6 +19,7 @@ OPEN, CLOSED = "GCTGCCGAAGCC" * 60, "TAGCTAACTAATTAGTTAGC" * 40  # every frame o
 BASES = random.Random(4)
 RANDOM = "".join(BASES.choices("ACGT", k=3_000))
 RECORDS = {"open": OPEN, "closed": CLOSED, "mixed": OPEN + CLOSED + RANDOM, "short": "AC", "unknown": "N" * 700}
+RECORDS |= {"masked": "GCTNNNNNN" * 80}  # its only open frame is known by a third
 ORIGINAL = (paths.FRAMES_ORIGINAL, paths.WINDOWS_ORIGINAL)
 
 
@@ -87,6 +88,24 @@ def test_sequences_count_what_was_scored_and_how(results):
     assert found["short"]["verdict"] == "too short"
     assert summary["fallback_windows"] == sum(int(row["fallback_windows"]) for row in found.values()) > 0
     assert summary["scored_windows"] == sum(int(row["scored_windows"]) for row in found.values())
+
+
+def test_a_sequence_of_which_too_little_is_known_is_uncertain_and_the_originals_files_have_it(results):
+    found = {row["sequence_id"]: row for row in rows(results["with"] / paths.SEQUENCES)}
+    masked = found["masked"]
+    summary = json.loads((results["with"] / paths.SUMMARY).read_text())
+    windows = [w for w in rows(results["with"] / paths.WINDOWS) if w["sequence_id"] == "masked"]
+    original = (results["with"] / paths.FRAMES_ORIGINAL).read_text()
+
+    assert (masked["verdict"], masked["reason"], masked["score"]) == ("uncertain", "too_little_known", "NA")
+    assert (masked["scored_windows"], masked["fallback_windows"], masked["windows"]) == ("0", "0", "2")
+    assert float(masked["unknown_bases"]) == pytest.approx(2 / 3)
+    assert [(w["source"], w["counted"]) for w in windows] == [("frame", "False")] * 2
+    assert {float(w["known"]) for w in windows} <= {0.3313, 0.3333, 0.3373}
+    assert (original.count("\nmasked_chunk_1"), original.count("\nmasked_chunk_2")) == (2, 2)
+    assert (summary["uncertain_reasons"]["too_little_known"], summary["uncounted_windows"]) == (1, 2)
+    assert summary["unknown_bases"] == 480 + 700
+    assert all((row["reason"] == "NA") == (row["verdict"] != "uncertain") for row in found.values())
 
 
 def test_a_sequence_score_is_the_mean_of_both_kinds_of_windows(results):

@@ -36,7 +36,13 @@ def test_several_batches_end_up_in_one_plot_and_one_table(command, tmp_path):
 
     data = tmp_path / "out" / "multiqc_data"
     header, *rows = [line.split("\t") for line in (data / "multiqc_general_stats.txt").read_text().splitlines()]
-    assert [name.split("-")[-1] for name in header] == ["Sample", "viral", "sequences", "scored_percent"]
+    assert [name.split("-")[-1] for name in header] == [
+        "Sample",
+        "viral",
+        "sequences",
+        "scored_percent",
+        "unknown_percent",
+    ]
     assert {row[0]: int(float(row[2])) for row in rows} == counts
     header, *rows = [line.split("\t") for line in (data / "multiqc_virnuc_verdicts_plot.txt").read_text().splitlines()]
     assert {row[0]: sum(int(float(cell)) for cell in row[1:]) for row in rows} == counts

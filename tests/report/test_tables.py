@@ -4,11 +4,11 @@ import pytest
 from report_kit import content, many, scored
 
 from virnuc_dagster.checkpoints import NoSpaceError
-from virnuc_dagster.classify.consensus import FrameScore
+from virnuc_dagster.classify.consensus import FrameScore, score_sequence, score_windows
 from virnuc_dagster.report import multiqc, paths
 from virnuc_dagster.report.outputs import write_together
 from virnuc_dagster.report.tables import COLUMNS, OriginalWindows, Tables, frame_rows
-from virnuc_dagster.sequences.translation import frame_id, open_frames
+from virnuc_dagster.sequences.translation import frame_id, known_shares, open_frames
 from virnuc_dagster.sequences.windows import window_spans
 
 
@@ -34,11 +34,31 @@ def test_headers_are_there_without_a_single_row(tmp_path):
 def test_a_row_a_sequence_and_a_row_a_window(tmp_path):
     files = written(tmp_path, [scored("a", 1200, [("frame", 0.9), None, ("fallback", 0.8)]), scored("b", 2, [])])
     assert files[paths.SEQUENCES][1:] == [
-        ["a", "1200", "3", "1", "1", "0.850000", "viral"],
-        ["b", "2", "0", "0", "0", "NA", "too short"],
+        ["a", "1200", "3", "1", "1", "0.850000", "viral", "0.0", "NA"],
+        ["b", "2", "0", "0", "0", "NA", "too short", "0.0", "NA"],
     ]
-    assert [row[-2:] for row in files[paths.WINDOWS][1:]] == [["True", "frame"], ["NA", "none"], ["True", "fallback"]]
+    assert [row[7:] for row in files[paths.WINDOWS][1:]] == [
+        ["True", "frame", "1.0000", "True"],
+        ["NA", "none", "1.0000", "False"],
+        ["True", "fallback", "1.0000", "True"],
+    ]
     assert files[paths.VIRAL_FASTA][0] == [">a whole header"]
+
+
+def test_what_does_not_count_keeps_its_rows_and_is_said_not_to(tmp_path):
+    frames = [FrameScore("a_chunk_1F1", 0.1, 0.9)]
+    known = known_shares(b"GCTNNNNNN" * 50, window_spans(450, 500))
+    windows = list(score_windows("a", [(0, 450)], frames, known))
+    sequence = score_sequence("a", 450, windows, viral=0.7, non_viral=0.3, unknown_bases=300)
+
+    files = written(tmp_path, [sequence])
+    original = OriginalWindows()
+    original.add(sequence)
+
+    assert files[paths.SEQUENCES][1][3:] == ["0", "0", "NA", "uncertain", "0.6666667", "too_little_known"]
+    assert files[paths.WINDOWS][1][4:] == ["1", "0.1", "0.9", "True", "frame", "0.3333", "False"]
+    assert next(frame_rows("a", [(0, 450)], frames, known))[-1] == "0.3333"
+    assert original.text().splitlines()[1:] == ["a_chunk_1\tTrue"]
 
 
 def test_a_fallback_score_never_reaches_the_originals_file():

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from virnuc_dagster.sequences import translation
 from virnuc_dagster.sequences.reader import read_sequences
-from virnuc_dagster.sequences.translation import FRAME_NAMES, frame_id, open_frames
+from virnuc_dagster.sequences.translation import FRAME_NAMES, KNOWN_WORD, frame_id, known_shares, open_frames
 from virnuc_dagster.sequences.windows import window_spans
 
 VANILLA = Path(__file__).parents[2].parent / "shared/data/vanilla"
@@ -124,3 +125,34 @@ def test_texts_equal_the_original_byte_for_byte():
     assert windows.encode() == (VANILLA / "test_with_orfs_chunked500.fa").read_bytes()
     assert nucleotides.encode() == (VANILLA / "test_with_orfs_identified_nucleotide.fa").read_bytes()
     assert proteins.encode() == (VANILLA / "test_with_orfs_identified_protein.faa").read_bytes()
+
+
+@given(st.text("ACGTNRY", min_size=3, max_size=90), st.integers(3, 40))
+def test_known_codons_and_words_are_those_of_a_plain_loop(text, window_length):
+    spans = window_spans(len(text), window_length)
+
+    found = known_shares(text.encode(), spans)
+
+    for (start, end), codons, words in zip(spans.tolist(), found.codons, found.words, strict=True):
+        window = text[start:end]
+        assert words == pytest.approx(_known([window[i:][:KNOWN_WORD] for i in range(max(1, end - start - 5))]))
+        for frame, share in enumerate(codons):
+            strand = window if frame < 3 else window[::-1]
+            if pieces := [strand[i : i + 3] for i in range(frame % 3, len(strand) - 2, 3)]:
+                assert share == pytest.approx(_known(pieces))
+
+
+def _known(pieces: list[str]) -> float:
+    return float(np.mean([set(piece) <= set("ACGT") for piece in pieces]))
+
+
+def test_a_chromosome_is_counted_piece_by_piece(monkeypatch):
+    text, spans = (b"GCTNCCGAA" * 20 + b"ACG" * 60) * 10, window_spans(3_600, 50)
+    whole = known_shares(text, spans)
+    monkeypatch.setattr(translation, "_KNOWN_WINDOWS", 7)
+
+    pieces = known_shares(text, spans)
+
+    assert pieces.codons.tolist() == whole.codons.tolist()
+    assert pieces.words.tolist() == whole.words.tolist()
+    assert 0.3 < whole.words.min() < whole.words.max() == 1

@@ -6,7 +6,8 @@ Two parts, both equal for the two strands of a window:
 * codons of the longest stop-free stretch: a window that cuts a gene's end has no open frame, but still a long stretch
   of codons, and virus and host choose codons differently. Counts in twentieths, so that they also tell its length.
 
-Letters other than A, C, G, T count in neither, and end a stretch. Plain numpy, tens of megabases a second.
+Letters other than A, C, G, T count in neither. A codon with one does not end a stretch, for it may be no stop: else a
+single N in a gene would make it look like no gene. Plain numpy, tens of megabases a second.
 
 Axes: N windows, F canonical k-mers in the order of their codes (2,080 for k = 6), 64 codons in the order of theirs.
 """
@@ -108,7 +109,7 @@ def kmer_counts(windows: Sequence[bytes | str], kmer: int) -> Ints:
 def codon_counts(windows: Sequence[bytes | str]) -> Ints:
     """Count the codons of the longest stretch without a stop codon, over the six reading frames of each window.
 
-    If several are equally long, the codons of all of them are counted.
+    The longest has the most known codons. If several are equally long, the codons of all of them are counted.
 
     Args:
         windows: N texts.
@@ -119,25 +120,27 @@ def codon_counts(windows: Sequence[bytes | str]) -> Ints:
     bases, lengths = _joined(windows, 3)
     codes = _codes(bases, 3)
     window_of = np.repeat(np.arange(len(windows)), lengths)
-    found = [_stretches(codes, reverse) for reverse in (False, True)]
-    start, size = (np.concatenate(column) for column in zip(*found, strict=True))
+    left_in_window = np.repeat(np.cumsum(lengths), lengths) - np.arange(lengths.sum())  # letters, those after it too
+    leaves = np.append(left_in_window < 6, np.ones(len(codes) - lengths.sum(), dtype=bool))
+    found = [_stretches(codes, leaves, reverse) for reverse in (False, True)]
+    start, size, known = (np.concatenate(column) for column in zip(*found, strict=True))
     of_strand = np.repeat([0, 1], [len(found[0][0]), len(found[1][0])])
     window = window_of[start]
     longest = np.zeros(len(windows), dtype=np.int64)
-    np.maximum.at(longest, window, size)
-    kept = size == longest[window]
+    np.maximum.at(longest, window, known)
+    kept = known == longest[window]
     start, size, window, of_strand = start[kept], size[kept], window[kept], of_strand[kept]
     begin = np.cumsum(size) - size
     place = np.repeat(start - 3 * begin, size) + 3 * np.arange(size.sum())
     codon = _codon_tables()[1][np.repeat(of_strand, size), codes[place]]
-    counts = np.bincount(np.repeat(window, size) * 64 + codon, minlength=64 * len(windows))
-    return counts.reshape(len(windows), 64)
+    counts = np.bincount(np.repeat(window, size) * 65 + codon, minlength=65 * len(windows))
+    return counts.reshape(len(windows), 65)[:, :64]
 
 
 def _joined(windows: Sequence[bytes | str], kmer: int) -> tuple[NDArray[np.uint8], Ints]:
     """Codes of the letters of all windows, unknown letters between them; and each one's length with those.
 
-    No k-mer reaches from one window into the next, and in each reading frame a window ends with an unknown codon.
+    No k-mer reaches from one window into the next.
     """
     texts = [window.encode() if isinstance(window, str) else window for window in windows]
     gap = b"N" * kmer
@@ -158,24 +161,38 @@ def _codes(bases: NDArray[np.uint8], kmer: int) -> NDArray[Any]:
     return code
 
 
-def _stretches(codes: NDArray[Any], reverse: bool) -> tuple[Ints, Ints]:
-    """Place of the leftmost codon, and number of codons, of every stretch between stops of one strand's frames."""
-    ends = _codon_tables()[0][int(reverse)][codes]
-    starts, sizes = [], []
+def _stretches(codes: NDArray[Any], leaves: NDArray[np.bool_], reverse: bool) -> tuple[Ints, Ints, Ints]:
+    """Every stretch between stops of one strand's frames that holds a known codon.
+
+    Args:
+        codes: Code of the codon at each letter.
+        leaves: Whether the codon at each letter reaches beyond its window.
+        reverse: Which strand.
+
+    Returns:
+        Place of the leftmost codon, number of codons, number of known codons.
+    """
+    is_stop, codon_of = (table[int(reverse)] for table in _codon_tables())
+    ends, unknown = is_stop[codes] | leaves, codon_of[codes] == len(CODONS)
+    unknown &= ~leaves
+    found = []
     for phase in range(3):
         stops = np.concatenate(([-1], np.flatnonzero(ends[phase::3])))
         size = np.diff(stops) - 1
-        held = size > 0
-        starts.append(3 * (stops[:-1][held] + 1) + phase)
-        sizes.append(size[held])
-    return np.concatenate(starts), np.concatenate(sizes)
+        known = size
+        if (gaps := np.flatnonzero(unknown[phase::3])).size:
+            known = size - np.diff(np.searchsorted(gaps, stops))
+        held = known > 0
+        found.append((3 * (stops[:-1][held] + 1) + phase, size[held], known[held]))
+    start, size, known = (np.concatenate(column) for column in zip(*found, strict=True))
+    return start, size, known
 
 
 @cache
 def _codon_tables() -> tuple[NDArray[np.bool_], Ints]:
-    """Of each strand and base-5 codon code: does it end a stretch, (2, 125); the number of its codon, (2, 125)."""
+    """Of each strand and base-5 codon code: is it a stop, (2, 125); number of its codon, 64 if unknown, (2, 125)."""
     stops = unambiguous_dna_by_id[1].stop_codons
-    ends, codon_of = np.ones((2, 125), dtype=np.bool_), np.zeros((2, 125), dtype=np.int64)
+    ends, codon_of = np.zeros((2, 125), dtype=np.bool_), np.full((2, 125), len(CODONS), dtype=np.int64)
     for codon in CODONS:
         code = int(_codes(np.frombuffer(codon.encode().translate(_CODE), dtype=np.uint8), 3)[0])
         for strand, read in enumerate((codon, codon.translate(_COMPLEMENT)[::-1])):

@@ -167,7 +167,7 @@ class Bundle:
         return entries
 
     def verdict_provenance(self) -> dict[str, Any]:
-        """What makes verdicts of predictions: name, roll-up, thresholds, and the fallback if there is one."""
+        """What makes verdicts of predictions: name, roll-up, all thresholds, and the fallback if there is one."""
         thresholds = self.spec.thresholds.model_dump()
         return {"bundle": self.name, "roll_up": self.spec.roll_up, "thresholds": thresholds} | self.provenance(
             "fallback"

@@ -3,7 +3,7 @@
 The format has a version `major.minor`. A reader refuses a newer major, and ignores entries it does not know, so that a
 newer minor may add some; a value it does not know in an entry it knows (a roll-up, say) is refused.
 
-1.1 added `fallback`, `golden.fallback`, `roll_up` and `xxh3` of files.
+1.1 added `fallback`, `golden.fallback`, `roll_up` and `xxh3` of files; 1.2 `thresholds.known_share`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, field_validator, model_validator
 
+from virnuc_dagster.classify.consensus import KNOWN_SHARE
 from virnuc_dagster.classify.roll_up import ROLL_UPS
 
 FORMAT_MAJOR = 1
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 """What bundles are written as."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -75,12 +76,15 @@ class FallbackSpec(_Part):
 class Thresholds(_Part):
     """Sequence verdicts: viral from `viral` upwards, non-viral from `non_viral` downwards, uncertain between.
 
-    A sequence is also uncertain if less than `scored_share` of its windows could be scored, by frames or the fallback.
+    A sequence is also uncertain if less than `scored_share` of its windows count: those that were scored, by frames or
+    the fallback, and of which `known_share` is known (of the codons behind the score; for the fallback, of the words of
+    six letters).
     """
 
     viral: Score
     non_viral: Score
     scored_share: Score = 0.0
+    known_share: Score = KNOWN_SHARE
 
     @model_validator(mode="after")
     def _ordered(self) -> Thresholds:

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from virnuc_dagster.classify.consensus import SequenceScore, Verdict
+from virnuc_dagster.classify.consensus import Reason, SequenceScore, Verdict
 
 SCORE_BINS = 20
 #: Viral sequences with fewer scored windows are counted as thin.
@@ -22,8 +22,9 @@ class BatchCounts:
         self.batch, self.window_length = batch, window_length
         self.sequences = self.bases = self.windows = self.scored_windows = self.fallback_windows = 0
         self.frames = self.scored_frames = self.ambiguous_frames = 0
-        self.shorter_than_window = self.thin_viral = 0
+        self.shorter_than_window = self.thin_viral = self.unknown_bases = self.uncounted_windows = 0
         self.verdicts: Counter[Verdict] = Counter()
+        self.reasons: Counter[Reason] = Counter()
         self.bins = {verdict: [0] * SCORE_BINS for verdict in (Verdict.VIRAL, Verdict.UNCERTAIN, Verdict.NON_VIRAL)}
 
     def add(self, sequence: SequenceScore) -> None:
@@ -34,7 +35,10 @@ class BatchCounts:
         self.windows += len(sequence.windows)
         self.scored_windows += sequence.scored_windows
         self.fallback_windows += sequence.fallback_windows
+        self.uncounted_windows += sequence.uncounted_windows
+        self.unknown_bases += sequence.unknown_bases
         self.verdicts[sequence.verdict] += 1
+        self.reasons.update([sequence.reason] if sequence.reason else [])
         self.shorter_than_window += sequence.length < self.window_length
         self.thin_viral += sequence.verdict is Verdict.VIRAL and scored < THIN_WINDOWS
         if sequence.score is not None and sequence.verdict in self.bins:
@@ -53,4 +57,7 @@ class BatchCounts:
             "frames": self.frames,
             "scored_frames": self.scored_frames,
             "verdicts": {v.value: self.verdicts[v] for v in Verdict if v is not Verdict.INCOMPLETE or self.verdicts[v]},
+            "uncertain_reasons": {reason.value: self.reasons[reason] for reason in Reason},
+            "unknown_bases": self.unknown_bases,
+            "uncounted_windows": self.uncounted_windows,
         }

@@ -36,6 +36,7 @@ def columns(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of MultiQC's table of general statistics."""
     windows = summary["windows"]
     scored = 100 * (summary["scored_windows"] + summary["fallback_windows"]) / windows if windows else 0.0
+    unknown = 100 * summary["unknown_bases"] / summary["bases"] if summary["bases"] else 0.0
     count = {"format": "{:,d}", "min": 0}
     return {
         "id": "virnuc_general",
@@ -47,12 +48,17 @@ def columns(summary: Mapping[str, Any]) -> dict[str, Any]:
                 "title": "% scored", "description": "Windows that could be scored", "suffix": "%", "min": 0,
                 "max": 100, "format": "{:,.1f}", "scale": "Blues",
             },
+            "unknown_percent": {
+                "title": "% unknown", "description": "Bases other than A, C, G, T", "suffix": "%", "min": 0,
+                "max": 100, "format": "{:,.1f}", "scale": "Reds",
+            },
         },
         "data": {
             summary["batch"]: {
                 "viral": summary["verdicts"][Verdict.VIRAL.value],
                 "sequences": summary["sequences"],
                 "scored_percent": round(scored, 1),
+                "unknown_percent": round(unknown, 1),
             }
         },
     }  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from virnuc_dagster.classify.consensus import Verdict
+from virnuc_dagster.classify.consensus import Reason, Verdict
 from virnuc_dagster.models.spec import Thresholds
 from virnuc_dagster.report import paths, rows, tables
 from virnuc_dagster.report.embedding_map import EmbeddingMap
@@ -115,10 +115,12 @@ def _data_facts(content: PageContent, shown: Sequence[rows.Row]) -> dict[str, An
         "verdicts": [verdict.value for verdict in rows.VERDICTS],
         "order": [verdict.value for verdict in rows.RANKED],
         "sources": rows.SOURCES,
+        "reasons": [words(reason) for reason in rows.REASONS],
         "bins": {verdict.value: list(counts) for verdict, counts in content.bins.items()},
         "thresholds": {"viral": content.thresholds.viral, "non_viral": content.thresholds.non_viral},
         "explained": content.embeddings.explained if content.embeddings else (0, 0),
         "fallback": bool(content.summary["fallback_windows"]),
+        "uncounted": bool(content.summary["uncounted_windows"]),
         "incomplete": not content.summary["complete"],
     }
 
@@ -141,6 +143,11 @@ def _steps(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
     if not len(values) or values.max() == values.min():
         return np.full(len(values), _MAP_STEPS // 2, np.uint16)
     return np.round((values - values.min()) / (values.max() - values.min()) * _MAP_STEPS).astype(np.uint16)
+
+
+def words(reason: Reason) -> str:
+    """A reason as it is read: `too little known`."""
+    return reason.value.replace("_", " ")
 
 
 def _headline(summary: Mapping[str, Any]) -> str:
@@ -169,25 +176,38 @@ def _alerts(content: PageContent) -> str:
 
 def _cards(summary: Mapping[str, Any]) -> Iterable[str]:
     yield f"<li><b>{summary['sequences']:,}</b>sequences</li>"
+    reasons = {Reason(name): count for name, count in summary["uncertain_reasons"].items() if count}
     for verdict in rows.RANKED:
         if verdict.value in summary["verdicts"]:
+            why = [f"{count:,} {words(reason)}" for reason, count in reasons.items() if verdict is Verdict.UNCERTAIN]
             yield (
                 f'<li class="verdict {verdict.value.replace(" ", "-")}"><b>{summary["verdicts"][verdict.value]:,}</b>'
-                f"{escape(verdict.value)}</li>"
+                f"{escape(verdict.value)}{''.join(f'<small>{escape(text)}</small>' for text in why)}</li>"
             )
     yield f"<li><b>{summary['bases']:,}</b>bases</li>"
+    if summary["unknown_bases"]:
+        yield f"<li><b>{escape(unknown(summary['unknown_bases'], summary['bases']))}</b>of the bases unknown</li>"
     yield f"<li><b>{summary['scored_windows']:,} / {summary['windows']:,}</b>windows with open frames</li>"
     if summary["fallback_windows"]:
         yield f"<li><b>{summary['fallback_windows']:,}</b>windows scored by fallback</li>"
     yield f"<li><b>{summary['frames']:,}</b>open frames</li>"
 
 
+def unknown(bases: int, of: int) -> str:
+    """A share of unknown bases, empty for none; what is there is never shown as none."""
+    if not bases:
+        return ""
+    return f"{bases / of:.1%}" if bases >= of / 1_000 else "<0.1%"
+
+
 def _still_row(row: rows.Row) -> str:
     chip = row.verdict.value.replace(" ", "-")
+    why = f" <small>{escape(words(row.reason))}</small>" if row.reason else ""
     return (
         f"<tr><td class=n>{row.number + 1:,}</td><td class=id>{escape(row.id)}</td><td class=n>{row.length:,}</td>"
+        f"<td class=n>{escape(unknown(row.unknown, row.length))}</td>"
         f"<td class=n>{row.scored + row.fallback:,} / {row.windows:,}</td><td class=n>{tables.score(row.score)}</td>"
-        f'<td><span class="chip {chip}">{escape(row.verdict.value)}</span></td></tr>'
+        f'<td><span class="chip {chip}">{escape(row.verdict.value)}</span>{why}</td></tr>'
     )
 
 
@@ -221,6 +241,10 @@ def _explanation(content: PageContent, shown: Sequence[rows.Row]) -> str:
         f"The method needs a window (at most {content.window_length:,} bases) with a reading frame without a stop"
         " codon. “No open frame” means that nothing was scored: nothing is said about that sequence. “Too short” means"
         " fewer than three bases. Every input sequence is listed.",
+        f"A window counts only if at least {content.thresholds.known_share:.0%} of the codons behind its score are"
+        " known, that is made of A, C, G and T (of its words of six letters, where the fallback scored it): N hides stop"
+        " codons, so the less is known, the more frames look open. “Too little known” means that too few windows count"
+        " for that reason.",
         "Where P(virus) and P(others) are both high, frames of one window disagree. Probabilities are rounded to four"
         f" decimals here; {paths.WINDOWS} has them in full.",
         *_limits(content, shown),

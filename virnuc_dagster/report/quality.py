@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from virnuc_dagster.classify.consensus import Verdict
+from virnuc_dagster.classify.consensus import Reason, Verdict
 from virnuc_dagster.report.counts import BatchCounts
 
 #: A batch with a smaller share of windows scored from frames gets a warning.
@@ -17,15 +17,26 @@ def warnings(counts: BatchCounts) -> Iterator[str]:
             f"{unscored:,} of {c.sequences:,} sequences could not be scored (no window with an open reading frame, or"
             " fewer than 3 bases). That is no evidence for or against a virus."
         )
+    if unknown := c.reasons[Reason.TOO_LITTLE_KNOWN]:
+        yield (
+            f"{unknown:,} of {c.sequences:,} sequences are uncertain because too little of them is known: N and other"
+            " ambiguity codes say nothing for or against a virus."
+        )
     if c.windows and c.scored_windows < COVERAGE_MIN * c.windows:
         yield (
             f"Only {c.scored_windows / c.windows:.0%} of all windows ({c.scored_windows:,} of {c.windows:,}) have an"
-            " open reading frame, which the method needs. Look at the column “scored” before you trust a verdict."
+            " open reading frame of known codons, which the method needs. Look at the column “scored” before you trust"
+            " a verdict."
         )
     if c.fallback_windows:
         yield (
             f"{c.fallback_windows:,} windows without an open frame were scored by the fallback, from the composition"
             " of their bases alone; that is less accurate. They are drawn thin and dashed."
+        )
+    if c.uncounted_windows:
+        yield (
+            f"{c.uncounted_windows:,} windows have a score that does not count, because too few of their letters are"
+            " known. They have no part in any verdict, and are hatched."
         )
     if c.thin_viral:
         yield f"{c.thin_viral:,} of {c.verdicts[Verdict.VIRAL]:,} viral sequences rest on a single scored window."

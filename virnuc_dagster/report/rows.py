@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from virnuc_dagster.classify.consensus import SequenceScore, Source, Verdict, WindowScore
+from virnuc_dagster.classify.consensus import Reason, SequenceScore, Source, Verdict, WindowScore
 
 ROWS_MAX = 300_000
 WINDOWS_MAX = 1_000_000
@@ -24,14 +24,17 @@ ID_MAX = 300
 #: Order of the codes in the page's data.
 VERDICTS = tuple(Verdict)
 SOURCES = tuple(Source)
+REASONS = tuple(Reason)
 #: Order of the verdicts in tables: what to look at first.
 RANKED = (
     Verdict.VIRAL, Verdict.UNCERTAIN, Verdict.NON_VIRAL, Verdict.INCOMPLETE, Verdict.NO_OPEN_FRAME, Verdict.TOO_SHORT,
 )  # fmt: skip
-NO_SCORE, NO_PROBABILITY = 0xFFFFFFFF, 0xFFFF
+NO_SCORE, NO_PROBABILITY, NO_REASON = 0xFFFFFFFF, 0xFFFF, 0xFF
 _MILLIONTHS, _TEN_THOUSANDTHS = 1_000_000, 10_000
 
-_WINDOW = np.dtype([("start", "<u4"), ("end", "<u4"), ("others", "<u2"), ("virus", "<u2"), ("source", "u1")])
+_WINDOW = np.dtype(
+    [("start", "<u4"), ("end", "<u4"), ("others", "<u2"), ("virus", "<u2"), ("source", "u1"), ("counted", "u1")]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Row:
     fallback: int
     score: float | None
     verdict: Verdict
+    reason: Reason | None
+    unknown: int
     trace: bytes | None
 
     @property
@@ -74,11 +79,12 @@ class PageRows:
     def add(self, sequence: SequenceScore) -> None:
         """Take one more sequence."""
         windows = sequence.windows
-        trace = _trace(windows) if len(windows) <= self.trace_max else None
+        trace = _trace(windows, sequence.known_share) if len(windows) <= self.trace_max else None
         self._rows.append(
             Row(
                 self.total, _cut(sequence.id), sequence.length, len(windows), sequence.scored_windows,
-                sequence.fallback_windows, sequence.score, sequence.verdict, trace,
+                sequence.fallback_windows, sequence.score, sequence.verdict, sequence.reason, sequence.unknown_bases,
+                trace,
             )
         )  # fmt: skip
         self.total += 1
@@ -118,9 +124,10 @@ def _probability(value: float | None) -> int:
     return NO_PROBABILITY if value is None else round(value * _TEN_THOUSANDTHS)
 
 
-def _trace(windows: Sequence[WindowScore]) -> bytes:
+def _trace(windows: Sequence[WindowScore], known_share: float) -> bytes:
     records = [
-        (w.start, w.end, _probability(w.others), _probability(w.virus), SOURCES.index(w.source)) for w in windows
+        (w.start, w.end, _probability(w.others), _probability(w.virus), SOURCES.index(w.source), w.counts(known_share))
+        for w in windows
     ]
     return np.array(records, _WINDOW).tobytes()
 
@@ -140,6 +147,8 @@ def row_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
         "score": np.array(scores, np.uint32),
         "trace": np.array(traces, np.uint32),
         "verdict": np.array([VERDICTS.index(row.verdict) for row in rows], np.uint8),
+        "reason": np.array([NO_REASON if row.reason is None else REASONS.index(row.reason) for row in rows], np.uint8),
+        "unknown": np.array([row.unknown for row in rows], np.uint32),
     }
 
 
@@ -156,4 +165,5 @@ def window_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
         "others": np.ascontiguousarray(windows["others"]).astype(np.uint16),
         "virus": np.ascontiguousarray(windows["virus"]).astype(np.uint16),
         "source": np.ascontiguousarray(windows["source"]).astype(np.uint8),
+        "counted": np.ascontiguousarray(windows["counted"]).astype(np.uint8),
     }

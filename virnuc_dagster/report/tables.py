@@ -4,6 +4,7 @@ Columns and their meaning: docs/results.md. The two files of the original progra
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,15 +12,21 @@ from virnuc_dagster.classify.consensus import FrameScore, SequenceScore, Source,
 from virnuc_dagster.report import paths
 from virnuc_dagster.report.outputs import Output
 
+if TYPE_CHECKING:
+    from virnuc_dagster.sequences.translation import KnownShares
+
 COLUMNS: dict[str, tuple[str, ...]] = {
     paths.SEQUENCES: (
-        "sequence_id", "length", "windows", "scored_windows", "fallback_windows", "score", "verdict",
+        "sequence_id", "length", "windows", "scored_windows", "fallback_windows", "score", "verdict", "unknown_bases",
+        "reason",
     ),
     paths.WINDOWS: (
         "sequence_id", "window_id", "start", "end", "frames", "score_others", "score_virus", "is_virus", "source",
+        "known", "counted",
     ),
     paths.FRAMES: (
         "sequence_id", "window_id", "frame", "strand", "start", "end", "score_others", "score_virus", "is_virus",
+        "known_codons",
     ),
     paths.FRAMES_ORIGINAL: ("Sequence_ID", "Prediction", "score1", "score2"),
     paths.WINDOWS_ORIGINAL: ("Modified_ID", "Is_Virus"),
@@ -29,13 +36,18 @@ _FASTA_WIDTH = 60
 
 
 def number(value: float | None) -> str:
-    """A probability as the shortest text that reads back as the same float32; `NA` if there is none."""
+    """A probability, or a share, as the shortest text that reads back as the same float32; `NA` if there is none."""
     return MISSING if value is None else str(np.float32(value))
 
 
 def score(value: float | None) -> str:
     """A sequence score with six decimals; `NA` if nothing was scored."""
     return MISSING if value is None else f"{value:.6f}"
+
+
+def share(value: float) -> str:
+    """A known share with four decimals, cut and not rounded: what is shown as a half is at least a half."""
+    return f"{int(value * 10_000 + 1e-6) / 10_000:.4f}"
 
 
 def lines(rows: Iterable[Sequence[object]]) -> str:
@@ -48,6 +60,7 @@ def sequence_row(sequence: SequenceScore) -> tuple[object, ...]:
     return (
         sequence.id, sequence.length, len(sequence.windows), sequence.scored_windows, sequence.fallback_windows,
         score(sequence.score), sequence.verdict.value,
+        number(sequence.unknown_bases / sequence.length if sequence.length else None), sequence.reason or MISSING,
     )  # fmt: skip
 
 
@@ -57,11 +70,15 @@ def window_rows(sequence: SequenceScore) -> Iterator[tuple[object, ...]]:
         is_virus = MISSING if w.is_virus is None else w.is_virus
         yield (
             sequence.id, w.id, w.start, w.end, w.frames, number(w.others), number(w.virus), is_virus, w.source.value,
+            share(w.known), w.counts(sequence.known_share),
         )  # fmt: skip
 
 
 def frame_rows(
-    sequence_id: str, spans: Sequence[Sequence[int]], frames: Iterable[FrameScore]
+    sequence_id: str,
+    spans: Sequence[Sequence[int]],
+    frames: Iterable[FrameScore],
+    known: "KnownShares | None" = None,
 ) -> Iterator[tuple[object, ...]]:
     """The scored frames of a sequence; `start` and `end` are those of its codons on the forward strand.
 
@@ -69,15 +86,18 @@ def frame_rows(
         sequence_id: Id of the sequence.
         spans: (start, end) of its windows.
         frames: Its scored frames, in order.
+        known: What is known of its windows; None if every letter is.
     """
     for frame in frames:
-        first, last = spans[int(frame.window_id.rsplit("_", 1)[1]) - 1]
+        place = int(frame.window_id.rsplit("_", 1)[1]) - 1
+        first, last = spans[place]
         name, offset = frame.id[-2:], int(frame.id[-1]) - 1
         span = (last - first - offset) // 3 * 3
         start = first + offset if name[0] == "F" else last - offset - span
         yield (
             sequence_id, frame.window_id, name, "+" if name[0] == "F" else "-", start, start + span,
             number(frame.others), number(frame.virus), frame.is_virus,
+            share(known.codons[place, frame.index] if known else 1.0),
         )  # fmt: skip
 
 
@@ -105,10 +125,16 @@ class Tables:
             if name in COLUMNS:
                 output.write(lines([COLUMNS[name]]))
 
-    def add_frames(self, sequence_id: str, spans: Sequence[Sequence[int]], frames: Sequence[FrameScore]) -> None:
+    def add_frames(
+        self,
+        sequence_id: str,
+        spans: Sequence[Sequence[int]],
+        frames: Sequence[FrameScore],
+        known: "KnownShares | None" = None,
+    ) -> None:
         """Write the scored frames of one sequence."""
         if frames:
-            self._outputs[paths.FRAMES].write(lines(frame_rows(sequence_id, spans, frames)))
+            self._outputs[paths.FRAMES].write(lines(frame_rows(sequence_id, spans, frames, known)))
             self._outputs[paths.FRAMES_ORIGINAL].write(lines(original_frame_rows(frames)))
 
     def add_sequence(self, sequence: SequenceScore, description: str, text: str) -> None:

@@ -8,12 +8,15 @@ Axes: S sequences, W windows, M surviving frames, N bases of all sequences, K = 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from Bio.Data.CodonTable import unambiguous_dna_by_id
 
 from virnuc_dagster.sequences.windows import Int64Array, spans_of_many
+
+Float64Array = npt.NDArray[np.float64]
 
 FRAME_NAMES = ("F1", "F2", "F3", "R1", "R2", "R3")
 
@@ -41,6 +44,10 @@ _FORWARD_STOPS, _REVERSE_STOPS = (
     [number for number, letter in enumerate(table) if letter == ord("*")] for table in (_FORWARD, _REVERSE)
 )
 _AMBIGUOUS = bytes(number for number in range(125) if _FORWARD[number] == 0)
+_KNOWN_WINDOWS = 4_096
+"""Windows whose known codons are counted at once: memory does not grow with the length of a chromosome."""
+KNOWN_WORD = 6
+"""Letters of the words by which a window without an open frame is known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +75,67 @@ class FrameTable:
 
     def __len__(self) -> int:
         return len(self.protein)
+
+
+class KnownShares(NamedTuple):
+    """How much of each window of a sequence is known, that is A, C, G or T.
+
+    Attributes:
+        codons: float64 (W, 6), share of each frame's codons of which all three letters are known: those that
+            contribute to the protein (method.md §2), whatever an ambiguous codon may stand for. In the order of
+            `FRAME_NAMES`, also of frames with a stop; of no meaning for a frame without a codon.
+        words: float64 (W,), share of its words of `KNOWN_WORD` letters that are all known: what its composition is told
+            by. In one block of N this is the share of known bases; ten scattered N in a hundred bases spoil half of it.
+            Of a shorter window, whether all of its bases are known.
+    """
+
+    codons: Float64Array
+    words: Float64Array
+
+
+def unknown_bases(sequence: bytes) -> int:
+    """Number of letters of an upper-case sequence other than A, C, G, T: N and every other ambiguity code.
+
+    >>> unknown_bases(b"ACGTNRYA")
+    3
+    """
+    return len(sequence.translate(None, b"ACGT"))
+
+
+def known_shares(sequence: bytes, spans: Int64Array) -> KnownShares:
+    """Count what is known in every window of a sequence.
+
+    Args:
+        sequence: Upper-case letters as the reader yields them.
+        spans: Start and end of its windows, (W, 2).
+    """
+    known = KnownShares(np.ones((len(spans), 6)), np.ones(len(spans)))
+    for first in range(0, len(spans), _KNOWN_WINDOWS):
+        rows = slice(first, first + _KNOWN_WINDOWS)
+        begin, end = spans[rows, 0].min(), spans[rows, 1].max()
+        text = sequence[begin:end]
+        if unknown_bases(text):
+            known.codons[rows], known.words[rows] = _known_in(text, spans[rows] - begin)
+    return known
+
+
+def _known_in(text: bytes, spans: Int64Array) -> KnownShares:
+    numbers = _codon_numbers(text)
+    keys, sizes = _frame_keys(spans, len(numbers) // 3)
+    is_known = np.ones(125, dtype=bool)
+    is_known[list(_AMBIGUOUS)] = False
+    codons = np.append(0, np.cumsum(is_known[np.frombuffer(numbers, dtype=np.uint8)]))
+    letters = np.frombuffer(text.translate(_CODE), dtype=np.uint8)
+    bases = np.append(0, np.cumsum(letters != _UNKNOWN))
+    starts, ends = spans.T
+    size = np.minimum(ends - starts, KNOWN_WORD)
+    words = np.append(0, np.cumsum(bases[KNOWN_WORD:] - bases[:-KNOWN_WORD] == KNOWN_WORD))
+    first, last = starts, ends - size + 1
+    short = (bases[ends] - bases[starts] == size).astype(float)
+    whole = (words[np.minimum(last, len(words) - 1)] - words[np.minimum(first, len(words) - 1)]) / (last - first)
+    return KnownShares(
+        (codons[keys + sizes] - codons[keys]) / np.maximum(sizes, 1), np.where(size < KNOWN_WORD, short, whole)
+    )
 
 
 def frame_id(sequence_id: str, window_index: int, frame: int) -> str:

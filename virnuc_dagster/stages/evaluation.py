@@ -53,7 +53,7 @@ def figures(
     """All figures of a report whose sequences are labelled.
 
     Args:
-        windows: `windows.tsv`.
+        windows: `windows.tsv`; a window that does not count is one without a score.
         sequences: `sequences.tsv`.
         labels: Label of each sequence id.
         roll_up: The bundle's, to roll up the windows with open frames alone.
@@ -64,10 +64,12 @@ def figures(
         what the fallback is worth; each as `classify.evaluation.section` makes it, `sequences` with `verdicts`.
     """
     virus, others = _numbers(windows["score_virus"]), _numbers(windows["score_others"])
-    of_windows = _rows(virus / (virus + others), windows["sequence_id"], labels)
+    counted = np.array(windows["counted"], dtype=np.str_) == str(True)
+    of_windows = _rows(np.where(counted, virus / (virus + others), np.nan), windows["sequence_id"], labels)
     is_open = np.array(windows["source"], dtype=np.str_) == Source.FRAME.value
     of_sequences = _rows(_numbers(sequences["score"]), sequences["sequence_id"], labels)
-    frames_only = _rolled_up(of_windows.score[is_open], np.array(windows["sequence_id"])[is_open].tolist(), roll_up)
+    by_frames = is_open & counted
+    frames_only = _rolled_up(of_windows.score[by_frames], np.array(windows["sequence_id"])[by_frames].tolist(), roll_up)
     alone = np.array([frames_only.get(name, np.nan) for name in sequences["sequence_id"]], dtype=np.float64)
     parts = {
         "sequences_without_fallback": (_rows(alone, sequences["sequence_id"], labels), of_sequences),

@@ -28,6 +28,7 @@ from virnuc_dagster.report.page import PageContent, page
 from virnuc_dagster.report.quality import warnings
 from virnuc_dagster.report.rows import PageRows
 from virnuc_dagster.report.tables import OriginalWindows, Tables
+from virnuc_dagster.sequences.translation import KnownShares, known_shares, unknown_bases
 from virnuc_dagster.sequences.windows import window_spans
 from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.embedding_sample import sample_map
@@ -124,11 +125,14 @@ def _write_tables(
 
     def fill(outputs: Mapping[str, Output]) -> None:
         tables = Tables(outputs)
-        windows = _windows(manifest, _frames(store, manifest, shards, level), tables.add_frames)
+        unknown = [unknown_bases(text.encode()) for text in source["sequence"]]
+        known = _known(manifest, source["sequence"], unknown)
+        windows = _windows(manifest, _frames(store, manifest, shards, level), known, tables.add_frames)
         if fallback := stage.bundle.load_fallback():
             windows = score_without_frames(windows, source["sequence"], fallback)
         texts = zip(source["description"], source["sequence"], strict=True)
-        for sequence, (description, text) in zip(_sequences(manifest, windows, spec), texts, strict=True):
+        scored = _sequences(manifest, windows, unknown, spec)
+        for sequence, (description, text) in zip(scored, texts, strict=True):
             tables.add_sequence(sequence, description, text)
             original.add(sequence)
             counts.add(sequence)
@@ -181,21 +185,29 @@ def _frames(
             yield FrameScore(frame, others, virus)
 
 
+def _known(manifest: Payload, texts: Iterable[str], unknown: Iterable[int]) -> Iterator[KnownShares | None]:
+    """What is known of each sequence's windows; None where every letter is."""
+    for text, count in zip(texts, unknown, strict=True):
+        spans = window_spans(len(text), manifest["window_length"])
+        yield known_shares(text.encode(), spans) if count else None
+
+
 def _windows(
     manifest: Payload,
     frames: Iterator[FrameScore | None],
-    on_frames: Callable[[str, list[list[int]], list[FrameScore]], None],
+    known: Iterable[KnownShares | None],
+    on_frames: Callable[[str, list[list[int]], list[FrameScore], KnownShares | None], None],
 ) -> Iterator[list[WindowScore]]:
     """The windows of each sequence, with the scores of their frames; `on_frames` is told of these before.
 
     A window could hold a missing frame: while one is missing, no window of the sequence is scored.
     """
-    counts = zip(manifest["ids"], manifest["length"].tolist(), manifest["frames"].tolist(), strict=True)
-    for sequence_id, length, count in counts:
+    counts = zip(manifest["ids"], manifest["length"].tolist(), manifest["frames"].tolist(), known, strict=True)
+    for sequence_id, length, count, shares in counts:
         mine = [frame for frame in islice(frames, count) if frame is not None]
         spans = window_spans(length, manifest["window_length"]).tolist()
-        on_frames(sequence_id, spans, mine)
-        yield list(score_windows(sequence_id, spans, mine if len(mine) == count else None))
+        on_frames(sequence_id, spans, mine, shares)
+        yield list(score_windows(sequence_id, spans, mine if len(mine) == count else None, shares))
     if next(frames, frames) is not frames:
         raise AssertionError("more frames than the sequences have")
 
@@ -228,10 +240,11 @@ def _scored(held: list[list[WindowScore]], texts: list[str], model: "FallbackMod
 
 
 def _sequences(
-    manifest: Payload, windows: Iterable[list[WindowScore]], bundle: "BundleSpec"
+    manifest: Payload, windows: Iterable[list[WindowScore]], unknown: Iterable[int], bundle: "BundleSpec"
 ) -> Iterator[SequenceScore]:
     """The verdict of each sequence; one of which a window is missing is incomplete."""
-    for sequence_id, length, mine in zip(manifest["ids"], manifest["length"].tolist(), windows, strict=True):
+    columns = zip(manifest["ids"], manifest["length"].tolist(), windows, unknown, strict=True)
+    for sequence_id, length, mine, count in columns:
         yield score_sequence(
             sequence_id,
             length,
@@ -239,6 +252,8 @@ def _sequences(
             viral=bundle.thresholds.viral,
             non_viral=bundle.thresholds.non_viral,
             scored_share=bundle.thresholds.scored_share,
+            known_share=bundle.thresholds.known_share,
             roll_up=bundle.roll_up,
             complete=all(window.source is not Source.MISSING for window in mine),
+            unknown_bases=count,
         )

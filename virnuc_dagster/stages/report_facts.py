@@ -23,7 +23,7 @@ def report_facts(
     """Name -> text of what decided the numbers; the same for every call with equal input."""
     source = records.record(batch_checkpoint(SEQUENCES, batch))
     spec = stage.bundle.spec
-    viral, non_viral, share = spec.thresholds.viral, spec.thresholds.non_viral, spec.thresholds.scored_share
+    limits = spec.thresholds
     facts = {
         "bundle": spec.name,
         "about the bundle": spec.description,
@@ -31,7 +31,9 @@ def report_facts(
         "ESM-2": _part(spec.esm2),
         "head (sha256)": spec.head.weights.sha256,
         **({"fallback (sha256)": spec.fallback.weights.sha256} if spec.fallback else {}),
-        "verdicts": f"viral from {viral}, non-viral up to {non_viral}; uncertain under {share:.0%} scored windows",
+        "verdicts": f"viral from {limits.viral}, non-viral up to {limits.non_viral}; uncertain under "
+        f"{limits.scored_share:.0%} scored windows; a window counts from {limits.known_share:.0%} known codons (by the "
+        "fallback: six-letter words) on",
         "roll-up of window scores": spec.roll_up,
         "precision": stage.options.precision,
         "window length": f"{manifest['window_length']} bases",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from virnuc_dagster.classify.consensus import Source, WindowScore
+from virnuc_dagster.classify.consensus import Source, WindowScore, evidence
 from virnuc_dagster.classify.fallback import FallbackModel, LabelledWindows, calibration_line, fit_fallback
 from virnuc_dagster.classify.head import Head, predict
 from virnuc_dagster.classify.roll_up import ROLL_UPS
@@ -25,6 +25,8 @@ CALIBRATING = 10
 """Least windows without an open frame of each class to calibrate the fallback on; else all windows of `dev` are."""
 SCORED_SHARE = 0.1
 """Least share of scored windows for a verdict; the fallback scores nearly all of them."""
+KNOWN_SHARE = 0.6
+"""Least known share of a window that counts: what N does to verdicts was measured by `bench/verdicts.py masked`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +99,9 @@ def _calibrating(dev: Part, head: Head, window_length: int) -> LabelledWindows:
 
 
 def sequence_scores(windows: Sequence[Sequence[WindowScore]], roll_up: str) -> NDArray[np.float64]:
-    """Score of each sequence, NaN without a scored window."""
-    return np.array(
-        [
-            ROLL_UPS[roll_up]([score for score, _ in scored], [frame for _, frame in scored])
-            if (scored := [(w.score, w.source is Source.FRAME) for w in mine if w.score is not None])
-            else np.nan
-            for mine in windows
-        ]
-    )
+    """Score of each sequence, NaN without a window that counts."""
+    counted = (evidence(mine, KNOWN_SHARE) for mine in windows)
+    return np.array([ROLL_UPS[roll_up](*found) if found[0] else np.nan for found in counted])
 
 
 def choose_roll_up(
@@ -144,4 +140,4 @@ def choose_roll_up(
         }
     best = max(tried.keys() - GROW_WITH_LENGTH, key=lambda name: (tried[name]["right"], tried[name]["auroc"], name))
     chosen = {name: tried[best][name] for name in ("viral", "non_viral")}
-    return best, tried, {**chosen, "scored_share": SCORED_SHARE}
+    return best, tried, {**chosen, "scored_share": SCORED_SHARE, "known_share": KNOWN_SHARE}

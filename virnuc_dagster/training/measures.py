@@ -37,7 +37,10 @@ def measure_part(
     """
     flat = [window for mine in windows for window in mine]
     record = np.repeat(np.arange(len(records)), [len(mine) for mine in windows])
-    of_windows = _rows([np.nan if w.score is None else w.score for w in flat], records, record)
+    known_share = thresholds["known_share"]
+    of_windows = _rows(
+        [np.nan if w.score is None or not w.counts(known_share) else w.score for w in flat], records, record
+    )
     is_open = np.array([window.source is Source.FRAME for window in flat], dtype=bool)
     of_sequences = _rows(sequence_scores(windows, roll_up), records, np.arange(len(records)))
     parts = {
@@ -58,6 +61,7 @@ def measure_part(
             viral=thresholds["viral"],
             non_viral=thresholds["non_viral"],
             scored_share=thresholds["scored_share"],
+            known_share=known_share,
             roll_up=roll_up,
         ).verdict.value
         for r, mine in zip(records, windows, strict=True)

@@ -8,6 +8,7 @@ import torch
 
 from virnuc_dagster.classify.consensus import FrameScore, Source, WindowScore, score_windows, with_fallback
 from virnuc_dagster.classify.fallback import FallbackModel
+from virnuc_dagster.sequences.translation import known_shares, unknown_bases
 from virnuc_dagster.sequences.windows import window_spans
 from virnuc_dagster.training.frames import FrameSet
 from virnuc_dagster.training.records import Record
@@ -28,8 +29,9 @@ def windows_of(
     for record, name, (others, virus) in zip(frames.record.tolist(), frames.ids, scores.tolist(), strict=True):
         mine[record].append(FrameScore(name, others, virus))
     for record_, scored in zip(records, mine, strict=True):
-        spans = window_spans(len(record_.sequence), window_length).tolist()
-        yield list(score_windows(record_.id, spans, scored))
+        spans = window_spans(len(record_.sequence), window_length)
+        known = known_shares(record_.sequence, spans) if unknown_bases(record_.sequence) else None
+        yield list(score_windows(record_.id, spans.tolist(), scored, known))
 
 
 def fill_in(records: Sequence[Record], windows: Sequence[list[WindowScore]], fallback: FallbackModel) -> None:

@@ -2,6 +2,7 @@
 
 const NONE = 0xffffffff;
 const NO_PROBABILITY = 0xffff;
+const NO_REASON = 0xff;
 const TYPES = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, float64: Float64Array };
 
 async function unpack(id) {
@@ -26,7 +27,8 @@ function allWindows() {
   return windowsOnce;
 }
 
-// The windows of a row: [{start, end, others, virus, source}], probabilities in 0..1 or null; null if not in the page.
+// The windows of a row: [{start, end, others, virus, source, counted}], probabilities in 0..1 or null; null if not in
+// the page.
 async function windowsOf(data, row) {
   if (data.trace[row] === NONE) return null;
   const all = await allWindows();
@@ -40,6 +42,7 @@ async function windowsOf(data, row) {
       others: probability(all.others[i]),
       virus: probability(all.virus[i]),
       source: data.facts.sources[all.source[i]],
+      counted: all.counted[i] === 1,
     });
   }
   return windows;
@@ -51,6 +54,9 @@ function probability(code) {
 
 const grouped = new Intl.NumberFormat("en-US");
 const verdictOf = (data, row) => data.facts.verdicts[data.verdict[row]];
+const reasonOf = (data, row) => (data.reason[row] === NO_REASON ? "" : data.facts.reasons[data.reason[row]]);
+// A share of unknown bases, empty for none; what is there is never shown as none.
+const unknownText = (bases, of) => (bases ? (bases >= of / 1000 ? `${((100 * bases) / of).toFixed(1)}%` : "<0.1%") : "");
 const scoreText = (code) => (code === NONE ? "NA" : (code / 1e6).toFixed(6));
 
 // An element with a class, text and children; text is never parsed as markup.

@@ -5,6 +5,7 @@ const SPARE_ROWS = 8;
 const KEYS = {
   number: (data) => data.number,
   length: (data) => data.length,
+  unknown: (data) => Float64Array.from(data.unknown, (bases, row) => (data.length[row] ? bases / data.length[row] : 0)),
   scored: (data) => Float64Array.from(data.scored, (n, row) => (data.windows[row] ? (n + data.fallback[row]) / data.windows[row] : -1)),
   score: (data) => Float64Array.from(data.score, (code) => (code === NONE ? -1 : code)),
   verdict: (data, rank) => Uint8Array.from(data.verdict, (code) => rank[code]),
@@ -107,9 +108,10 @@ class SequenceTable {
       make("td", "n", grouped.format(data.number[row] + 1)),
       id,
       make("td", "n", grouped.format(data.length[row])),
+      make("td", "n", unknownText(data.unknown[row], data.length[row])),
       scored,
       make("td", "n", scoreText(data.score[row]), meter(data.score[row] === NONE ? 0 : data.score[row] / 1e6)),
-      make("td", "", null, make("span", `chip ${cssClass(verdict)}`, verdict)),
+      make("td", "", null, make("span", `chip ${cssClass(verdict)}`, verdict), " ", make("small", "", reasonOf(data, row))),
     );
     element.dataset.row = row;
     element.tabIndex = row === this.selected || (this.selected < 0 && place === 0) ? 0 : -1;
@@ -154,7 +156,7 @@ function rankTexts(texts) {
 
 function spacer(height) {
   const cell = make("td", "");
-  cell.colSpan = 6;
+  cell.colSpan = 7;
   cell.style.height = `${height}px`;
   const row = make("tr", "spacer", null, cell);
   row.setAttribute("aria-hidden", "true");

@@ -37,17 +37,19 @@ class Trace {
     const verdict = verdictOf(data, row);
     const facts = [
       `${grouped.format(data.length[row])} bases`,
+      ...(data.unknown[row] ? [`${unknownText(data.unknown[row], data.length[row])} unknown`] : []),
       `${grouped.format(data.scored[row])} of ${grouped.format(data.windows[row])} windows with open frames`,
       ...(data.fallback[row] ? [`${grouped.format(data.fallback[row])} scored by the fallback`] : []),
       `score ${scoreText(data.score[row])}`,
     ];
+    const why = reasonOf(data, row);
     this.panel.querySelector("h3").textContent = data.facts.ids[row];
     this.panel.querySelector("header").replaceChildren(
-      this.panel.querySelector("h3"), make("span", `chip ${cssClass(verdict)}`, verdict), ...facts.map((t) => make("span", "note", t)),
+      this.panel.querySelector("h3"), make("span", `chip ${cssClass(verdict)}`, why ? `${verdict}: ${why}` : verdict), ...facts.map((t) => make("span", "note", t)),
     );
     if (!this.windows?.length) {
-      const why = this.windows ? "This sequence has no window." : "Its windows are not in this page (see the limits below); they are in windows.tsv.";
-      this.scroll.replaceChildren(make("p", "note", why));
+      const note = this.windows ? "This sequence has no window." : "Its windows are not in this page (see the limits below); they are in windows.tsv.";
+      this.scroll.replaceChildren(make("p", "note", note));
       return;
     }
     const width = Math.max(300, (this.panel.clientWidth || 900) - 34) * this.zoom;
@@ -58,7 +60,7 @@ class Trace {
   }
 
   description() {
-    const scored = this.windows.filter((w) => w.virus !== null);
+    const scored = this.windows.filter((w) => w.counted);
     const high = scored.filter((w) => w.virus >= w.others).length;
     return `Scores along ${this.data.facts.ids[this.row]}: ${scored.length} of ${this.windows.length} windows scored, ${high} lean to virus`;
   }
@@ -93,7 +95,7 @@ class Trace {
   }
 
   bars(picture, width) {
-    const paths = { gap: "", lost: "", frame: "", fallback: "" };
+    const paths = { gap: "", lost: "", frame: "", fallback: "", unknown: "" };
     const lines = { virus: "", others: "", weakVirus: "", weakOthers: "" };
     const strip = TRACE.top + TRACE.plot + 6;
     for (const w of this.windows) {
@@ -104,6 +106,10 @@ class Trace {
         paths[w.source === "missing" ? "lost" : "gap"] += box;
         continue;
       }
+      if (!w.counted) {
+        paths.unknown += box;
+        continue;
+      }
       const weak = w.source === "fallback";
       paths[weak ? "fallback" : "frame"] += box;
       const at = (value) => `M${x.toFixed(1)} ${this.y(value).toFixed(1)}h${wide.toFixed(1)}`;
@@ -112,6 +118,7 @@ class Trace {
     }
     const path = (d, attributes) => d && picture.append(drawn("path", { d, ...attributes }));
     path(paths.gap, { fill: "url(#hatch)" });
+    path(paths.unknown, { fill: "url(#unknown)" });
     path(paths.lost, { fill: colour("incomplete") });
     path(paths.frame, { fill: colour("quiet") });
     path(paths.fallback, { fill: "none", stroke: colour("quiet") });
@@ -141,16 +148,19 @@ class Trace {
     if (this.data.facts.fallback) {
       entries.splice(3, 0, [box({ fill: "none", stroke: "var(--quiet)" }), "scored by the fallback (thin, dashed)"]);
     }
+    if (this.data.facts.uncounted) entries.push([box({ fill: "url(#unknown)" }), "too little known, does not count"]);
     if (this.data.facts.incomplete) entries.push([box({ fill: "var(--incomplete)" }), "result missing"]);
     document.getElementById("trace-legend").replaceChildren(...entries.map(([picture, text]) => make("span", "", null, picture, text)));
   }
 }
 
 function hatching() {
-  const pattern = drawn("pattern", { id: "hatch", width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" });
-  pattern.append(drawn("rect", { width: 5, height: 5, fill: colour("soft") }), drawn("line", { x1: 0, y1: 0, x2: 0, y2: 5, stroke: colour("none"), "stroke-width": 1.6 }));
   const definitions = drawn("defs", {});
-  definitions.append(pattern);
+  for (const [id, angle, ink] of [["hatch", 45, "none"], ["unknown", -45, "uncertain"]]) {
+    const pattern = drawn("pattern", { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: `rotate(${angle})` });
+    pattern.append(drawn("rect", { width: 5, height: 5, fill: colour("soft") }), drawn("line", { x1: 0, y1: 0, x2: 0, y2: 5, stroke: colour(ink), "stroke-width": 1.6 }));
+    definitions.append(pattern);
+  }
   return definitions;
 }
 
