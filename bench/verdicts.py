@@ -5,10 +5,10 @@
 
 LABELS as for `virnuc evaluate`; records of one split, never one that is kept for a last look. Of each drawn record one
 piece of a fifth of `--length` bases to all of them is scored as a sequence of its own, as `predict` does; half of the
-pieces are viruses, and records of different groups come first. `masked` overwrites a share of the bases with N, in one block or scattered, and
-counts firm verdicts and wrong ones for several values of the bundle's `known_share` (0: every window with a score
-counts). `turned` compares each verdict with that of the reverse complement, of the piece rotated by 250 bases, and of
-the piece without its first 30. Takes some minutes.
+pieces are viruses, and records of different groups come first. `masked` overwrites a share of the bases with N, in one
+block or scattered, and counts firm verdicts and wrong ones for several values of the bundle's `known_share` (0: every
+window with a score counts). `turned` compares each verdict with that of the reverse complement, of the piece rotated by
+250 bases, and of the piece without its first 30. Takes some minutes.
 """
 
 import argparse

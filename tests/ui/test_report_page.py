@@ -6,6 +6,8 @@ import pytest
 from browser_kit import chromium, needs_chromium, open_report
 from report_kit import content, many, page, scored
 
+from virnuc_dagster.classify.consensus import Source, WindowScore, score_sequence
+
 ROWS = "[...document.querySelectorAll('#grid tbody tr[data-row]')]"
 
 
@@ -77,6 +79,26 @@ def test_every_window_is_drawn_at_its_place_and_gaps_are_left(browser, tmp_path)
     assert len(drawn) == 2  # two windows from frames, both scores
     gaps = [line for line in lines if line[0] is None]
     assert sum(line[2] for line in gaps) == 3  # the strip below: two from frames, one hatched gap
+
+
+def test_why_a_sequence_is_uncertain_is_in_its_row_and_windows_that_do_not_count_are_hatched(browser, tmp_path):
+    windows = [WindowScore(f"masked_chunk_{n}", 499 * n, 499 * n + 500, 1, 0.1, 0.9, Source.FRAME, 0.2) for n in (0, 1)]
+    masked = score_sequence("masked", 999, windows, viral=0.69, non_viral=0.33, unknown_bases=800)
+    opened(browser, tmp_path / "r.html", [masked, scored("known", 600, [("frame", 0.5), None])])
+    browser.wait_for_selector("#trace-scroll svg path", state="attached")
+
+    cells = browser.evaluate(f"{ROWS}.map((row) => [row.cells[3].textContent, row.cells[6].innerText.split('\\n')])")
+    heights = browser.evaluate(f"{ROWS}.map((row) => row.getBoundingClientRect().height)")
+    browser.evaluate(f"{ROWS}.find((row) => row.cells[1].textContent === 'masked').click()")
+    browser.wait_for_function("document.querySelector('#trace h3').textContent === 'masked'")
+    fills = browser.evaluate(
+        "[...document.querySelectorAll('#trace-scroll svg > path')].map((p) => p.getAttribute('fill'))"
+    )
+
+    assert cells == [["", ["uncertain", "between thresholds"]], ["80.1%", ["uncertain", "too little known"]]]
+    assert heights == [34, 34], "the table counts on it"
+    assert fills == ["url(#unknown)"], "no score is drawn"
+    assert browser.console_lines == []
 
 
 def test_the_keyboard_moves_through_the_table(browser, tmp_path):

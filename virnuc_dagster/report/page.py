@@ -202,7 +202,7 @@ def unknown(bases: int, of: int) -> str:
 
 def _still_row(row: rows.Row) -> str:
     chip = row.verdict.value.replace(" ", "-")
-    why = f" <small>{escape(words(row.reason))}</small>" if row.reason else ""
+    why = f"<small>{escape(words(row.reason))}</small>" if row.reason else ""
     return (
         f"<tr><td class=n>{row.number + 1:,}</td><td class=id>{escape(row.id)}</td><td class=n>{row.length:,}</td>"
         f"<td class=n>{escape(unknown(row.unknown, row.length))}</td>"
@@ -242,7 +242,7 @@ def _explanation(content: PageContent, shown: Sequence[rows.Row]) -> str:
         " codon. “No open frame” means that nothing was scored: nothing is said about that sequence. “Too short” means"
         " fewer than three bases. Every input sequence is listed.",
         f"A window counts only if at least {content.thresholds.known_share:.0%} of the codons behind its score are"
-        " known, that is made of A, C, G and T (of its words of six letters, where the fallback scored it): N hides stop"
+        " known, that is made of A, C, G and T (of its six-letter words, where the fallback scored it): N hides stop"
         " codons, so the less is known, the more frames look open. “Too little known” means that too few windows count"
         " for that reason.",
         "Where P(virus) and P(others) are both high, frames of one window disagree. Probabilities are rounded to four"

@@ -60,8 +60,8 @@ def _verdicts(spec: BundleSpec, facts: Mapping[str, Any]) -> Iterable[str]:
     yield (
         f"Roll-up `{spec.roll_up}`; viral from {limits.viral}, non-viral up to {limits.non_viral}, uncertain between, "
         f"or with less than {limits.scored_share:.0%} of the windows scored; a window counts from "
-        f"{limits.known_share:.0%} known codons (by the fallback: six-letter words) on. All roll-ups that were tried, on `dev`, "
-        "classes and categories balanced (`max` and `evidence` grow with the length and are not chosen):"
+        f"{limits.known_share:.0%} known codons (by the fallback: six-letter words) on. All roll-ups that were tried, "
+        "on `dev`, classes and categories balanced (`max` and `evidence` grow with the length and are not chosen):"
     )
     rows = [
         [f"`{name}`", *(f"{tried[key]:.3f}" for key in ("auroc", "viral", "non_viral", "right", "wrong"))]

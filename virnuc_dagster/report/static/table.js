@@ -99,6 +99,7 @@ class SequenceTable {
     const verdict = verdictOf(data, row);
     const id = make("td", "id", data.facts.ids[row]);
     id.title = data.facts.ids[row];
+    const why = reasonOf(data, row);
     const windows = data.windows[row];
     const both = data.scored[row] + data.fallback[row];
     const scored = make("td", "n", `${grouped.format(both)} / ${grouped.format(windows)}`, meter(data.scored[row] / windows || 0, data.fallback[row] / windows || 0));
@@ -111,7 +112,7 @@ class SequenceTable {
       make("td", "n", unknownText(data.unknown[row], data.length[row])),
       scored,
       make("td", "n", scoreText(data.score[row]), meter(data.score[row] === NONE ? 0 : data.score[row] / 1e6)),
-      make("td", "", null, make("span", `chip ${cssClass(verdict)}`, verdict), " ", make("small", "", reasonOf(data, row))),
+      make("td", "", null, make("span", `chip ${cssClass(verdict)}`, verdict), ...(why ? [make("small", "", why)] : [])),
     );
     element.dataset.row = row;
     element.tabIndex = row === this.selected || (this.selected < 0 && place === 0) ? 0 : -1;
