@@ -376,3 +376,14 @@ def test_a_silently_wrong_fallback_fails_the_golden_check(copy):
 
     with pytest.raises(BundleError, match="scores the golden frame"):
         bundle.load_fallback()
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(None, 0.5), (0.7, 0.7)])
+def test_a_bundle_may_say_how_much_of_a_window_must_be_known(copy, share, wanted):
+    edit(copy, lambda s: s["thresholds"].pop("known_share"))
+    edit(copy, lambda s: s["thresholds"].update({"known_share": share} if share else {}))
+
+    opened = open_bundle(str(copy))
+
+    assert opened.spec.thresholds.known_share == wanted
+    assert opened.verdict_provenance()["thresholds"]["known_share"] == wanted

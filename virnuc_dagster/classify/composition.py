@@ -120,8 +120,7 @@ def codon_counts(windows: Sequence[bytes | str]) -> Ints:
     bases, lengths = _joined(windows, 3)
     codes = _codes(bases, 3)
     window_of = np.repeat(np.arange(len(windows)), lengths)
-    left_in_window = np.repeat(np.cumsum(lengths), lengths) - np.arange(lengths.sum())  # letters, those after it too
-    leaves = np.append(left_in_window < 6, np.ones(len(codes) - lengths.sum(), dtype=bool))
+    leaves = None if np.count_nonzero(bases == _UNKNOWN) == 3 * (len(windows) + 1) else _leaving(lengths, len(codes))
     found = [_stretches(codes, leaves, reverse) for reverse in (False, True)]
     start, size, known = (np.concatenate(column) for column in zip(*found, strict=True))
     of_strand = np.repeat([0, 1], [len(found[0][0]), len(found[1][0])])
@@ -161,27 +160,34 @@ def _codes(bases: NDArray[np.uint8], kmer: int) -> NDArray[Any]:
     return code
 
 
-def _stretches(codes: NDArray[Any], leaves: NDArray[np.bool_], reverse: bool) -> tuple[Ints, Ints, Ints]:
+def _leaving(lengths: Ints, count: int) -> NDArray[np.bool_]:
+    """Whether the codon at each of `count` letters reaches beyond its window, by the lengths that `_joined` gives."""
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(lengths.sum())
+    return np.append(left < 6, np.ones(count - len(left), dtype=bool))
+
+
+def _stretches(codes: NDArray[Any], leaves: NDArray[np.bool_] | None, reverse: bool) -> tuple[Ints, Ints, Ints]:
     """Every stretch between stops of one strand's frames that holds a known codon.
 
     Args:
         codes: Code of the codon at each letter.
-        leaves: Whether the codon at each letter reaches beyond its window.
+        leaves: Whether the codon at each letter reaches beyond its window; None if only those are unknown.
         reverse: Which strand.
 
     Returns:
         Place of the leftmost codon, number of codons, number of known codons.
     """
     is_stop, codon_of = (table[int(reverse)] for table in _codon_tables())
-    ends, unknown = is_stop[codes] | leaves, codon_of[codes] == len(CODONS)
-    unknown &= ~leaves
+    is_unknown = codon_of == len(CODONS)
+    ends = (is_stop | is_unknown)[codes] if leaves is None else is_stop[codes] | leaves
+    unknown = None if leaves is None else is_unknown[codes] & ~leaves
     found = []
     for phase in range(3):
         stops = np.concatenate(([-1], np.flatnonzero(ends[phase::3])))
         size = np.diff(stops) - 1
         known = size
-        if (gaps := np.flatnonzero(unknown[phase::3])).size:
-            known = size - np.diff(np.searchsorted(gaps, stops))
+        if unknown is not None:
+            known = size - np.diff(np.searchsorted(np.flatnonzero(unknown[phase::3]), stops))
         held = known > 0
         found.append((3 * (stops[:-1][held] + 1) + phase, size[held], known[held]))
     start, size, known = (np.concatenate(column) for column in zip(*found, strict=True))
