@@ -64,7 +64,7 @@ def test_a_piped_table_is_neither_coloured_nor_cut(tmp_path, capsys):
         assert all(line == line.rstrip() for line in out.splitlines())
     assert main(["batches", "list", *home]) == 0
     heading, row = (line.split() for line in capsys.readouterr().out.splitlines())
-    assert heading == ["batch", "sequences", "viral", "frames", "shards", "predicted", "report"]
+    assert heading == ["batch", "sequences", "viral", "frames", "shards", "predicted", "report", "file"]
     assert row[0].startswith(name[:60])
     assert row[1:3] == ["1", "-"]
 

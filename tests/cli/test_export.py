@@ -50,7 +50,7 @@ def test_a_full_disk_is_exit_code_5_and_the_old_file_stays(home, tmp_path, kind)
     pytest.importorskip({"parquet": "pyarrow", "h5ad": "anndata"}.get(kind, "numpy"))
     target = tmp_path / f"file.{kind}"
     target.write_text("old")
-    options = ["--stage", "esm2_embeddings", "--format", kind, "--output", target, "--home", home]
+    options = ["--stage", "esm2_embeddings", "--format", kind, "--output", target, "--home", home, "--overwrite"]
 
     done = subprocess.run(
         [sys.executable, "-c", FULL, "export", "x", *map(str, options)], capture_output=True, text=True

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import socket
@@ -78,9 +79,88 @@ def test_several_inputs_and_one_bad_one(predict, tmp_path):
 
     assert code == 1
     assert "b.fa" in err
-    results = json.loads(out)["batches"]
-    assert [Path(result["output"]).parent for result in results] == [tmp_path / "o"] * 2
-    assert all((Path(result["output"]) / paths.HTML).is_file() for result in results)
+    first, bad, last = json.loads(out)["batches"]
+    assert [Path(entry["input"]["path"]).name for entry in (first, bad, last)] == ["a.fa", "b.fa", "c.fa.gz"]
+    assert (bad["batch"], bad["summary"], bad["error"]["exit_code"]) == (None, None, 1)
+    assert bad["input"]["sha256"] == hashlib.sha256(b"no sequences here\n").hexdigest()
+    assert [Path(entry["output"]).parent for entry in (first, last)] == [tmp_path / "o"] * 2
+    assert all((Path(entry["output"]) / paths.HTML).is_file() and not entry["error"] for entry in (first, last))
+    assert last["input"]["bytes"] == (tmp_path / "c.fa.gz").stat().st_size
+    assert last["run"]["inputs"] == [last["input"]]
+
+
+def test_equal_names_and_equal_contents_are_told_apart_everywhere(predict, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder, text in (("s1", ">a\nATGGCC\n"), ("s2", ">b\nATGGCCA\n"), ("s3", ">a\nATGGCC\n")):
+        Path(folder).mkdir()
+        Path(folder, "contigs.fasta").write_text(text)
+    given = [f"{folder}/contigs.fasta" for folder in ("s1", "s2", "s3")]
+
+    _, out, err = predict(*given, "--output", "o", "--json")
+    _, table, _ = predict(*given, "--output", "o")
+    assert main(["batches", "list", "--home", "home", "--json"]) == 0
+    home = {row["batch"]: row["files"] for row in json.loads(capsys.readouterr().out)["batches"]}
+
+    first, second, third = json.loads(out)["batches"]
+    assert [entry["input"]["path"] for entry in (first, second, third)] == given
+    assert first["batch"] == third["batch"] != second["batch"]
+    assert "s3/contigs.fasta holds the sequences of s1/contigs.fasta" in err
+    run = json.loads((Path(first["output"]) / paths.RUN).read_text())
+    assert [entry["path"] for entry in run["inputs"]] == [given[0], given[2]]
+    assert [entry["path"] for entry in home[first["batch"]]] == [given[0], given[2]]
+    assert [entry["absolute"] for entry in home[second["batch"]]] == [str(tmp_path / given[1])]
+    assert table.count(f"{given[1]} (11 bytes, sha256 {second['input']['sha256'][:12]}...): {second['batch']}") == 1
+
+
+def test_errors_name_the_file_as_it_was_given(predict, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("s2").mkdir()
+    Path("s2", "contigs.fasta").write_text(">a\nAC-GT\n")
+
+    code, out, err = predict("s2/contigs.fasta", "--output", "o", "--json")
+
+    assert code == 1
+    assert "s2/contigs.fasta, line 2" in err
+    assert [entry["input"]["bytes"] for entry in json.loads(out)["batches"]] == [9]
+    assert json.loads(out)["error"] == json.loads(out)["batches"][0]["error"]
+
+
+@pytest.mark.parametrize("spelling", [".", "../{name}", "{folder}", "{link}"])
+def test_results_never_replace_the_input(predict, tmp_path, monkeypatch, spelling):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    Path(paths.VIRAL_FASTA).write_text(">a\nATGGCC\n")
+    output = spelling.format(name=folder.name, folder=folder, link=tmp_path / "link")
+
+    for more in ((), ("--overwrite",)):
+        code, _, err = predict(paths.VIRAL_FASTA, "--output", output, *more)
+        assert code == 2
+        assert "it is the input viral.fasta" in err
+        assert "->" in err
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(paths.VIRAL_FASTA, ">a\nATGGCC\n")]
+    assert not (tmp_path / "home").exists(), "said before any work"
+
+
+def test_only_earlier_results_of_the_same_batch_are_replaced_unasked(predict, tmp_path):
+    for name, text in (("a", ">a\nATGGCC\n"), ("b", ">b\nATGGCCA\n")):
+        (tmp_path / f"{name}.fa").write_text(text)
+    out = tmp_path / "out"
+    assert predict(tmp_path / "a.fa", "--output", out)[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / paths.RUN).unlink()  # as if killed while the files took their places
+
+    assert predict(tmp_path / "a.fa", "--output", out)[0] == 0
+    code, _, err = predict(tmp_path / "b.fa", "--output", out)
+
+    assert code == 2
+    assert "holds the results of batch a-" in err
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.name != paths.RUN} == {
+        name: data for name, data in before.items() if name != paths.RUN
+    }
+    assert predict(tmp_path / "b.fa", "--output", out, "--overwrite")[0] == 0
+    assert json.loads((out / paths.SUMMARY).read_text())["batch"].startswith("b-")
 
 
 def test_standard_input_gives_the_same_verdicts_as_the_file(predict, tmp_path, monkeypatch):

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from virnuc_dagster.cli.inputs import Source
 from virnuc_dagster.cli.options import batch_argument, home_option
-from virnuc_dagster.cli.tables import print_table
+from virnuc_dagster.cli.tables import print_table, printable
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.settings import Settings
 
@@ -37,21 +38,30 @@ def add(inputs: tuple[Path, ...], **flags: Any) -> int:
     from virnuc_dagster.models.bundle import open_bundle
     from virnuc_dagster.runs import Runner
     from virnuc_dagster.stages.batch import add_sequences
+    from virnuc_dagster.stages.origins import note_origin
 
     settings = Settings.read(**flags)
     store = open_store(settings.store)
     window_length = open_bundle(settings.bundle).spec.window_length
+    code = 0
     with open_instance(settings) as instance:
         runner = Runner(
             build_definitions(settings=settings), instance, store, (), lambda note: click.echo(note, err=True)
         )
-        for path in inputs:
-            batch, record = add_sequences(
-                store, path, path.name, window_length=window_length, shard_size=settings.shard_size
-            )
+        for source in map(Source.of, map(str, inputs)):
+            try:
+                with source.opened() as stream:
+                    batch, record = add_sequences(
+                        store, stream, source.name, window_length=window_length, shard_size=settings.shard_size
+                    )
+                note_origin(settings.home, batch, source.facts)
+            except InputError as error:
+                note(f"error: {error}")
+                code = code or error.exit_code
+                continue
             shards = runner.cut_batch(batch)
-            click.echo(f"{batch}\t{record.rows:,} sequences\t{len(shards):,} shards")
-    return 0
+            click.echo(f"{batch}\t{record.rows:,} sequences\t{len(shards):,} shards\t{printable(source.given)}")
+    return code
 
 
 @batches.command(
@@ -87,11 +97,11 @@ def list_batches(as_json: bool, **flags: Any) -> int:
         return 0
     numbers = ("sequences", "viral", "frames", "shards", "predicted")
     print_table(
-        ("batch", *numbers, "report"),
+        ("batch", *numbers, "report", "file"),
         (
             (
                 row["batch"], row["sequences"], (row["verdicts"] or {}).get("viral"), row["frames"], row["shards"],
-                row["predicted_shards"], _report_word(row),
+                row["predicted_shards"], _report_word(row), _file_words(row),
             )
             for row in rows
         ),
@@ -215,6 +225,14 @@ def resolve_batch(settings: Settings, store: Any, name: str, *, whole: bool = Fa
     raise InputError(f"no batch {name!r} in {settings.home}", hint="`virnuc batches list` shows what is there")
 
 
+def _file_words(row: dict[str, Any]) -> str | None:
+    """The file that a batch was last read from, and how many others there were."""
+    if not row["files"]:
+        return None
+    *others, last = row["files"]
+    return printable(last["path"]) + (f" (and {len(others):,} more)" if others else "")
+
+
 def _report_word(row: dict[str, Any]) -> str | None:
     if row["report"] is None:
         return None
@@ -233,6 +251,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
         )
     for verdict, count in (facts["verdicts"] or {}).items():
         yield f"verdict: {verdict}", count
+    for entry in facts["files"]:
+        size = f", {entry['bytes']:,} bytes" if entry["bytes"] is not None else ""
+        yield "file", f"{printable(entry['absolute'] or entry['path'])}{size}, sha256 {entry['sha256']}"
     yield "report", facts["report"] and facts["report"] + ("" if facts["complete"] else " (incomplete)")
 
 
@@ -259,6 +280,7 @@ def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
     from virnuc_dagster.report import paths
     from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
     from virnuc_dagster.stages.keys import batch_checkpoint
+    from virnuc_dagster.stages.origins import origins
     from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 
     summary, frames = _summary(settings, batch), store.list(FRAMES, batch)
@@ -277,4 +299,5 @@ def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
         "predicted_shards": len(store.list(PREDICTIONS, batch)),
         "report": str(report) if report.exists() else None,
         "complete": summary.get("complete"),
+        "files": origins(settings.home, batch),
     }

@@ -4,14 +4,17 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from virnuc_dagster.checkpoints.files import make_folder, write_atomic
-from virnuc_dagster.cli.options import compute_options, home_option, refuse_unwritable
+from virnuc_dagster.checkpoints.files import write_atomic
+from virnuc_dagster.cli.destination import Destination, Inputs
+from virnuc_dagster.cli.inputs import Source
+from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option, refuse_unwritable
 from virnuc_dagster.cli.predict import PredictCall
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.settings import Settings
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from virnuc_dagster.sequences.reader import SequenceRecord
 
 REPLICATES = 200
+_FIGURES = "evaluation.json"
 _SECTIONS = ("open_windows", "no_frame_windows", "all_windows", "sequences")
 _SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auroc", "average_precision", "ece")
 
@@ -38,6 +42,7 @@ windows and sequences are of those that have a score; coverage says how many do.
 @click.option("--split", help="Evaluate only the records of this split.")
 @click.option("--floor-train", metavar="SPLIT", help="Train a plain 6-mer model on this split, to compare with.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for figures and tables.")
+@overwrite_option
 @compute_options
 @click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
 @click.option("--quiet", is_flag=True, help="No progress, no table.")
@@ -49,6 +54,7 @@ def evaluate(
     split: str | None,
     floor_train: str | None,
     output: Path | None,
+    overwrite: bool,
     quiet: bool,
     as_json: bool,
     **flags: Any,
@@ -56,19 +62,30 @@ def evaluate(
     """Measure a bundle on labelled records: accuracy, areas, calibration, by category, with 95 % intervals."""
     # Imported late: `--help` and usage errors need neither numpy nor scikit-learn.
     from virnuc_dagster.models.bundle import open_bundle
-    from virnuc_dagster.report.evaluation import evaluation_files
-    from virnuc_dagster.sequences.labels import check_labels, read_labels
+    from virnuc_dagster.report.evaluation import FILES, evaluation_files
+    from virnuc_dagster.sequences.labels import LabelTable, check_labels
     from virnuc_dagster.sequences.reader import read_sequences
     from virnuc_dagster.stages.evaluation import figures, floor_figures, read_results
 
     settings = Settings.read(**flags)
+    source = Source.of(str(fasta))
+    name = _batch_name(fasta, split)
+    destination = None
     if output is not None:
         refuse_unwritable(output)
-    chosen = {label.id: label for label in read_labels(labels, split)}
-    training = {label.id: label for label in read_labels(labels, floor_train)} if floor_train else {}
-    records = {record.id: record for record in read_sequences(fasta, name=fasta.name)}
+        beside = tuple(output / file for file in (_FIGURES, *FILES))
+        inputs = Inputs.of([fasta, labels])
+        destination = Destination(output / "predictions", inputs, overwrite, beside=beside)
+        destination.check([name])
+    table = LabelTable.read(labels)
+    chosen = {label.id: label for label in table.of(split)}
+    training = {label.id: label for label in table.of(floor_train)} if floor_train else {}
+    with source.opened() as stream:
+        records = {record.id: record for record in read_sequences(stream, name=source.name)}
     check_labels(labels, [*chosen.values(), *training.values()], records)
     found: dict[str, Any] = {
+        "input": source.as_json(),
+        "labels": asdict(table.facts),
         "bundle": settings.bundle,
         "split": split,
         "floor_train": floor_train,
@@ -77,23 +94,23 @@ def evaluate(
     }
     call = PredictCall(settings, Console(stderr=True), quiet=quiet, level="load", force=False)
     with interruptible():
-        wanted = [record for name, record in records.items() if name in chosen]
-        with closing(call), _results(call, fasta, split, wanted, output) as folder:
+        wanted = [record for id_, record in records.items() if id_ in chosen]
+        with closing(call), _results(call, replace(source, name=name), wanted, destination) as folder:
             windows, sequences = read_results(folder)
         spec = open_bundle(settings.bundle).spec
         found |= figures(windows, sequences, chosen, roll_up=spec.roll_up, replicates=REPLICATES)
         if training:
             train, test = (
-                [(record.sequence, part[name]) for name, record in records.items() if name in part]
+                [(record.sequence, part[id_]) for id_, record in records.items() if id_ in part]
                 for part in (training, chosen)
             )
             floor = floor_figures(train, test, spec.window_length)
-            for name in _SECTIONS:
-                found[name]["floor"] = floor[name]
+            for section in _SECTIONS:
+                found[section]["floor"] = floor[section]
     text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if output is not None:
-        for name, content in {"evaluation.json": text.encode(), **evaluation_files(found)}.items():
-            write_atomic(output / name, content)
+        for file, content in {_FIGURES: text.encode(), **evaluation_files(found)}.items():
+            write_atomic(output / file, content)
     if as_json:
         click.echo(text, nl=False)
     elif not quiet:
@@ -103,24 +120,28 @@ def evaluate(
     return 0
 
 
-@contextmanager
-def _results(
-    call: PredictCall, fasta: Path, split: str | None, records: list["SequenceRecord"], output: Path | None
-) -> Iterator[Path]:
-    """Run the pipeline on the chosen records and yield the folder of its result files."""
+def _batch_name(fasta: Path, split: str | None) -> str:
+    """What the batch of the chosen records is called."""
     from virnuc_dagster.stages.keys import slug
 
-    name = slug(fasta.name) + (f"-{slug(split)}" if split else "")
+    return slug(fasta.name) + (f"-{slug(split)}" if split else "")
+
+
+@contextmanager
+def _results(
+    call: PredictCall, source: Source, records: list["SequenceRecord"], destination: Destination | None
+) -> Iterator[Path]:
+    """Run the pipeline on the chosen records of an input and yield the folder of its result files."""
     with tempfile.TemporaryDirectory(prefix="virnuc-evaluate-") as scratch:
-        source = Path(scratch) / f"{name}.fasta"
-        with source.open("wb") as file:
+        chosen = Path(scratch) / "chosen.fasta"
+        with chosen.open("wb") as file:
             for record in records:
                 file.write(b">" + record.description.encode() + b"\n" + record.sequence + b"\n")
-        folder = output / "predictions" if output else Path(scratch) / "predictions"
-        make_folder(folder.absolute())
-        if error := call.predict(str(source), "", folder, nested=False)["error"]:
+        destination = destination or Destination(Path(scratch) / "predictions", Inputs.of(()))
+        result = call.predict(replace(source, file=chosen), destination)
+        if error := result["error"]:
             raise error
-        yield folder
+        yield Path(result["output"])
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from virnuc_dagster.cli.options import batch_argument, home_option
+from virnuc_dagster.cli.destination import Inputs, refuse_existing_file
+from virnuc_dagster.cli.options import batch_argument, home_option, overwrite_option
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.settings import Settings
 
@@ -29,22 +30,26 @@ the other formats are for the rest. parquet needs the package pyarrow, h5ad the 
 @click.option("--stage", required=True, type=click.Choice(_STAGES), help="Which results.")
 @click.option("--format", "kind", required=True, type=click.Choice(_FORMATS), help="Which kind of file.")
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
-def export(batch: str, stage: str, kind: str, output: Path, as_json: bool, **flags: Any) -> int:
-    """Write a stage of BATCH as one file; an existing file is replaced when the new one is complete."""
+def export(batch: str, stage: str, kind: str, output: Path, overwrite: bool, as_json: bool, **flags: Any) -> int:
+    """Write a stage of BATCH as one file, which appears when it is complete."""
     from virnuc_dagster.checkpoints import open_store
     from virnuc_dagster.checkpoints.files import make_folder
     from virnuc_dagster.cli.batches import resolve_batch
     from virnuc_dagster.report.exports import Matrix
     from virnuc_dagster.report.exports import export as write
     from virnuc_dagster.stages.export import FORMATS, read_for_export
+    from virnuc_dagster.stages.origins import origins
 
     if kind not in FORMATS[stage]:
         raise SettingsError(f"{stage} cannot be written as {kind}", hint=f"formats of it: {', '.join(FORMATS[stage])}")
     settings = Settings.read(**flags)
     store = open_store(settings.store)
     key = resolve_batch(settings, store, batch)
+    read_from = [entry["absolute"] for entry in origins(settings.home, key) if entry["absolute"]]
+    refuse_existing_file(output, Inputs.of(read_from), overwrite=overwrite)
     content = read_for_export(store, key, stage)
     make_folder(output.absolute().parent)
     write(content, kind, output)

@@ -13,6 +13,9 @@ _HOME = click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), help="Folder of all results [default: .virnuc]."
 )
 _STORE = click.option("--store", help="Checkpoint store: a folder or s3://bucket/prefix [default: in the home].")
+_OVERWRITE = click.option(
+    "--overwrite", is_flag=True, help="Replace files that are in the way; inputs of the call are never replaced."
+)
 _COMPUTE = (
     click.option("--bundle", help="Model bundle: a packaged name or a folder [default: mini]."),
     click.option("--device", help="auto, cpu, cuda or cuda:N [default: auto]."),
@@ -54,13 +57,19 @@ def compute_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def overwrite_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--overwrite`."""
+    return _OVERWRITE(function)
+
+
 def refuse_unwritable(output: Path) -> None:
     """Raise if nothing can be written below `output`: said before hours of work, not after.
 
     Raises:
-        SettingsError: The folder, or the lowest of its parents that is there, is no folder or is closed to us.
+        SettingsError: The folder, or the lowest of its parents that is there, is no folder (a link that leads
+            nowhere is none) or is closed to us.
     """
-    there = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    there = next(path for path in (output.absolute(), *output.absolute().parents) if os.path.lexists(path))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise SettingsError(
             f"--output {output}: {there} is no folder that can be written",

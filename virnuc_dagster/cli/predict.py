@@ -1,13 +1,10 @@
 """`virnuc predict`: from sequence files to verdicts, through the same assets that the web UI shows."""
 
 import json
-import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +12,17 @@ import click
 from rich.console import Console
 
 from virnuc_dagster.checkpoints import open_store
-from virnuc_dagster.checkpoints.files import make_folder, rename, temporary_file, write_atomic
+from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.cli.console import ConsoleProgress
-from virnuc_dagster.cli.options import compute_options, home_option, refuse_unwritable
+from virnuc_dagster.cli.destination import Destination, Inputs, run_text, write_results
+from virnuc_dagster.cli.inputs import Source
+from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option
 from virnuc_dagster.cli.signals import interruptible
-from virnuc_dagster.errors import InputError, VirnucError
+from virnuc_dagster.cli.tables import printable
+from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.report import paths
 from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.arrivals import spool, sweep_spools
+from virnuc_dagster.stages.origins import note_origin
 
 if TYPE_CHECKING:
     from virnuc_dagster.backends.ray_pool import Pools
@@ -44,6 +44,7 @@ Run the same command again after a crash: finished shards are not computed again
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the results."
 )
+@overwrite_option
 @click.option("--name", default="stdin", show_default=True, help="What to call the batch read from standard input (-).")
 @compute_options
 @click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
@@ -55,6 +56,7 @@ Run the same command again after a crash: finished shards are not computed again
 def predict(
     inputs: tuple[str, ...],
     output: Path,
+    overwrite: bool,
     name: str,
     skip_checkpoint_validation: bool,
     force_resume: bool,
@@ -64,29 +66,48 @@ def predict(
 ) -> int:
     """Say which sequences of FASTA or FASTQ files are viral (plain, gz, bz2, xz or zst; - is standard input)."""
     settings = Settings.read(**flags)
-    refuse_unwritable(output)
+    sources = [Source.of(given, name) for given in inputs]
+    destination = Destination(output, Inputs.of(inputs), overwrite, nested=len(inputs) > 1)
+    destination.check([source.name for source in sources])
     console = Console(stderr=True)
     level = "skip" if skip_checkpoint_validation else "load"
     results, first_error = [], None
     with interruptible(), closing(PredictCall(settings, console, quiet=quiet, level=level, force=force_resume)) as call:
-        for source in inputs:
+        for source in sources:
             try:
-                results.append(call.predict(source, name, output, nested=len(inputs) > 1))
-                first_error = first_error or results[-1].pop("error")
+                result = call.predict(source, destination)
+                first_error = first_error or result["error"]
             except VirnucError as error:
-                if len(inputs) == 1:
+                result = {"batch": None, "output": None, "summary": None, "run": None, "error": error}
+                if len(sources) == 1:
                     if as_json:
-                        facts = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-                        click.echo(json.dumps({"batches": [], "error": facts}, indent=2, ensure_ascii=False))
+                        _print_json([_entry(source, result)], _error_facts(error))
                     raise
                 print(f"error: {error}", file=sys.stderr)
                 first_error = first_error or error
+            results.append(_entry(source, result))
     if as_json:
-        click.echo(json.dumps({"batches": results}, indent=2, ensure_ascii=False))
+        _print_json(results)
     elif not quiet:
         for result in results:
-            _print_result(result)
+            _print_result(result, of=result["input"] if len(results) > 1 else None)
     return first_error.exit_code if first_error else 0
+
+
+def _entry(source: Source, result: dict[str, Any]) -> dict[str, Any]:
+    """An input's place in the JSON document: every input has one, in the order given, with the same names."""
+    error = result["error"]
+    return {"input": source.as_json(), **result, "error": error and _error_facts(error)}
+
+
+def _error_facts(error: VirnucError) -> dict[str, Any]:
+    return {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+
+
+def _print_json(entries: list[dict[str, Any]], error: dict[str, Any] | None = None) -> None:
+    document = {"batches": entries} | ({"error": error} if error else {})
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    click.echo(text.encode(errors="backslashreplace").decode())  # a path may hold bytes that are no UTF-8
 
 
 class PredictCall:
@@ -96,14 +117,15 @@ class PredictCall:
         self.settings, self.console, self.quiet, self.level, self.force = settings, console, quiet, level, force
         self.store = open_store(settings.store)
         self._pools: Pools | None = None
+        self._done: dict[str, dict[str, Any]] = {}
 
     def close(self) -> None:
         """End the workers of backend `ray`, which served all runs of the call."""
         if self._pools is not None:
             self._pools.close()
 
-    def predict(self, source: str, name: str, output: Path, *, nested: bool) -> dict[str, Any]:
-        """One input, to its files in `output`.
+    def predict(self, source: Source, destination: Destination) -> dict[str, Any]:
+        """One input, to its files.
 
         Returns:
             Batch, output folder, summary and shard counts; `error` is the first failure of a shard, or None.
@@ -114,7 +136,6 @@ class PredictCall:
         from virnuc_dagster.home import open_home
         from virnuc_dagster.models.bundle import open_bundle
         from virnuc_dagster.runs import set_aside_damaged
-        from virnuc_dagster.stages.batch import add_sequences
 
         began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         require_backend(self.settings.backend)
@@ -124,24 +145,18 @@ class PredictCall:
         local = self.settings.backend == "local"  # with Ray the devices are those of the workers
         device = str(resolve_device(self.settings.device)) if local else self.settings.device
         with ConsoleProgress(self.console, quiet=self.quiet) as progress:
-            with self._readable(source, name) as (path, shown):
-                batch, record = add_sequences(
-                    self.store,
-                    path,
-                    shown,
-                    window_length=bundle.spec.window_length,
-                    shard_size=self.settings.shard_size,
-                    replace_damaged=self.force,
-                )
-            progress.note(f"{shown}: {record.rows:,} sequences, batch {batch}")
+            batch = self._add(source, bundle, progress)
+            folder = destination.folder_of(batch)
+            note_origin(self.settings.home, batch, source.facts)
+            if batch in self._done:
+                return self._same(batch, source, folder, progress)
             if self.force:
                 for key in set_aside_damaged(self.store, batch):
                     progress.note(f"{key} is damaged: set aside in {self.settings.store}/.quarantine")
             done = self._run(batch, bundle, progress)
-        folder = output / batch if nested else output
-        self._copy_results(batch, folder)
         run = {
             "batch": batch,
+            "inputs": [source.as_json()],
             "started_at": started_at,
             "seconds": round(time.monotonic() - began, 3),
             "backend": self.settings.backend,
@@ -151,17 +166,44 @@ class PredictCall:
             "run_ids": done.run_ids,
             **_shard_counts(progress),
         }
-        write_atomic(folder / paths.RUN, (json.dumps(run, indent=2) + "\n").encode())
+        destination.folder_of(batch)  # once more: hours may have passed
+        write_results(self.settings.reports / batch, folder, run)
         if not self.quiet:
             for line in progress.summary_lines():
                 progress.note(line)
         for error in done.errors:
             print(f"error: {error}", file=sys.stderr)
-        summary = json.loads((folder / paths.SUMMARY).read_text())
-        return {
-            "batch": batch, "output": str(folder), "summary": summary, "run": run,
-            "error": done.errors[0] if done.errors else None,
+        self._done[batch] = {
+            "batch": batch, "output": str(folder), "summary": json.loads((folder / paths.SUMMARY).read_text()),
+            "run": run, "error": done.errors[0] if done.errors else None,
         }  # fmt: skip
+        return self._done[batch]
+
+    def _add(self, source: Source, bundle: Any, progress: ConsoleProgress) -> str:
+        """Store the sequences of an input; returns the batch's key."""
+        from virnuc_dagster.stages.batch import add_sequences
+
+        with source.opened() as stream:
+            batch, record = add_sequences(
+                self.store,
+                stream,
+                source.name,
+                window_length=bundle.spec.window_length,
+                shard_size=self.settings.shard_size,
+                replace_damaged=self.force,
+            )
+        progress.note(f"{source.name}: {record.rows:,} sequences, batch {batch}")
+        return batch
+
+    def _same(self, batch: str, source: Source, folder: Path, progress: ConsoleProgress) -> dict[str, Any]:
+        """The result of a batch that an earlier input of this call had: one folder, which names both inputs."""
+        result = self._done[batch]
+        run = result["run"]
+        first = run["inputs"][0]["path"]
+        progress.note(f"{source.name} holds the sequences of {first}: one batch, with its results in {folder}")
+        run["inputs"].append(source.as_json())
+        write_atomic(folder / paths.RUN, run_text(run).encode())
+        return result
 
     def _run(self, batch: str, bundle: Any, progress: ConsoleProgress) -> Any:
         from virnuc_dagster.backends.ray_pool import Pools
@@ -184,29 +226,6 @@ class PredictCall:
             runner = Runner(definitions, instance, self.store, (*predictions.inputs, predictions), progress.note)
             return runner.run_batch(batch)
 
-    @contextmanager
-    def _readable(self, source: str, name: str) -> Iterator[tuple[Path, str]]:
-        """The input as a file that can be read twice, and the name to show; standard input is spooled."""
-        if source != "-":
-            yield Path(source), Path(source).name
-            return
-        if sys.stdin is None or sys.stdin.isatty():
-            raise InputError("standard input is a terminal", hint="pipe a sequence file in, or name a file", path="-")
-        make_folder(self.settings.inbox)
-        sweep_spools(self.settings.inbox)
-        with spool(self.settings.inbox) as path:
-            with path.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-            yield path, name
-
-    def _copy_results(self, batch: str, folder: Path) -> None:
-        make_folder(folder.absolute())
-        for name in (*paths.REPRODUCIBLE, paths.PROVENANCE):
-            with (self.settings.reports / batch / name).open("rb") as file:
-                copy = partial(shutil.copyfileobj, file)
-                with temporary_file(folder / name, copy) as path:
-                    rename(path, folder / name)
-
 
 def _shard_counts(progress: ConsoleProgress) -> dict[str, dict[str, Any]]:
     """Shards by what became of them, then by stage; stages without shards are left out."""
@@ -217,19 +236,21 @@ def _shard_counts(progress: ConsoleProgress) -> dict[str, dict[str, Any]]:
     return found | {"failed_shards": {stage: failed for stage, failed in found["failed_shards"].items() if failed}}
 
 
-def _printable(text: str) -> str:
-    """Text that cannot steer a terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def _print_result(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any], of: dict[str, Any] | None = None) -> None:
+    """The table of one input; with several, `of` says which one it is of."""
+    if of is not None:
+        known = f" ({of['bytes']:,} bytes, sha256 {of['sha256'][:12]}...)" if of["sha256"] else ""
+        click.echo(f"\n{printable(of['path'])}{known}: {result['batch'] or 'NO RESULT'}")
+    if result["summary"] is None:
+        click.echo(f"error: {result['error']['message']}")
+        return
     folder, summary = Path(result["output"]), result["summary"]
     if summary["sequences"] <= LISTED_MAX:
         # Not splitlines: an id may hold any of the odd characters that Python takes for a line's end.
         rows = [line.split("\t") for line in (folder / paths.SEQUENCES).read_text().split("\n")[1:-1]]
         shown = [("sequence", "bases", "scored/windows", "score", "verdict")]
         shown += [
-            (_printable(r[0]), r[1], f"{r[3]}{'+' + r[4] if r[4] != '0' else ''}/{r[2]}", r[5], r[6]) for r in rows
+            (printable(r[0]), r[1], f"{r[3]}{'+' + r[4] if r[4] != '0' else ''}/{r[2]}", r[5], r[6]) for r in rows
         ]
         widths = [max(len(row[column]) for row in shown) for column in range(5)]
         for row in shown:

@@ -40,6 +40,11 @@ def _shown(cell: object) -> str:
     return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
 
 
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def size_text(size: float) -> str:
     """A size for people, in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):

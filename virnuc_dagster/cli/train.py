@@ -9,6 +9,7 @@ from rich.console import Console
 
 from virnuc_dagster.checkpoints import open_store
 from virnuc_dagster.cli.console import ConsoleProgress
+from virnuc_dagster.cli.inputs import Source, readable_twice
 from virnuc_dagster.cli.options import home_option, refuse_unwritable
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.models.bundle import open_bundle
@@ -75,11 +76,12 @@ def train(
     refuse_existing(output)
     refuse_unwritable(output)
     wanted = Wanted(output.absolute(), description or _DESCRIPTION, notes.read_text(encoding="utf-8") if notes else "")
-    with interruptible(), ConsoleProgress(Console(stderr=True), quiet=quiet) as progress:
-        records = read_records(fasta, labels)
+    reporting = ConsoleProgress(Console(stderr=True), quiet=quiet)
+    with interruptible(), reporting as progress, readable_twice(fasta) as file:
+        records = read_records(file, labels, name=str(fasta))
         if encoders:
             source = open_bundle(encoders)
-            vectors = _embedded(settings, fasta, source, encoders, progress)
+            vectors = _embedded(settings, Source(str(fasta), str(fasta), file), source, encoders, progress)
             bundle = train_head_only(records, source, vectors, seed, steps or EPOCHS, wanted, progress)
         else:
             bundle = train_all(records, EncoderOptions.of(seed, steps), wanted, progress)
@@ -92,7 +94,7 @@ def train(
     return 0
 
 
-def _embedded(settings: Settings, fasta: Path, bundle: "Bundle", name: str, progress: ConsoleProgress) -> "Vectors":
+def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, progress: ConsoleProgress) -> "Vectors":
     """Embeddings of every frame of a file, by the same assets and in the same store as those of `predict`."""
     import torch
 
@@ -102,13 +104,16 @@ def _embedded(settings: Settings, fasta: Path, bundle: "Bundle", name: str, prog
     from virnuc_dagster.runs import Runner
     from virnuc_dagster.stages.batch import add_sequences
     from virnuc_dagster.stages.keys import shard_checkpoint
+    from virnuc_dagster.stages.origins import note_origin
     from virnuc_dagster.stages.shards import DNABERT_S, ESM2, ComputeOptions, EmbeddingStage
 
     open_home(settings.home)
     store = open_store(settings.store)
-    batch, _ = add_sequences(
-        store, fasta, fasta.name, window_length=bundle.spec.window_length, shard_size=settings.shard_size
-    )
+    with fasta.opened() as stream:
+        batch, _ = add_sequences(
+            store, stream, fasta.name, window_length=bundle.spec.window_length, shard_size=settings.shard_size
+        )
+    note_origin(settings.home, batch, fasta.facts)
     progress.note(f"{fasta.name}: batch {batch}")
     settings = settings.model_copy(update={"bundle": name})
     definitions = build_definitions(settings=settings, resources={"progress": progress})

@@ -17,13 +17,14 @@ _ROW = 22
 _NAMES = 130
 
 
+#: Names of the figures.
+FILES = ("roc.svg", "reliability.svg", "categories.svg")
+
+
 def evaluation_files(found: Mapping[str, Any]) -> dict[str, bytes]:
     """File name -> SVG, of what `stages.evaluation.figures` found."""
-    return {
-        "roc.svg": roc_svg(found).encode(),
-        "reliability.svg": reliability_svg(found).encode(),
-        "categories.svg": categories_svg(found).encode(),
-    }
+    drawn = (roc_svg(found), reliability_svg(found), categories_svg(found))
+    return {name: text.encode() for name, text in zip(FILES, drawn, strict=True)}
 
 
 def roc_svg(found: Mapping[str, Any]) -> str:

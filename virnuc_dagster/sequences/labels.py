@@ -3,9 +3,11 @@
 import csv
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 
 from virnuc_dagster.errors import InputError
+from virnuc_dagster.sequences.measured import InputFacts, Measured
 
 COLUMNS = ("id", "label", "category", "group")
 _LABELS = {"virus": True, "other": False}
@@ -31,40 +33,74 @@ class Label:
     split: str = ""
 
 
-def read_labels(path: Path, split: str | None = None) -> list[Label]:
-    """Read a tab-separated table with the columns `id`, `label` (virus or other), `category`, `group`, maybe `split`.
+@dataclass(frozen=True)
+class LabelTable:
+    """A table of labels, read once: it may be a pipe.
 
-    Args:
-        path: The table; other columns are ignored.
-        split: Keep only the rows of this split.
-
-    Returns:
-        The labels in the order of the table.
-
-    Raises:
-        InputError: The table cannot be used (fields `path`; `ids` or `line` of what is wrong).
+    Attributes:
+        path: Where it was read from, as given.
+        columns: Names of its columns.
+        labels: Its rows, in order.
+        facts: Its size and digest.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            _check_columns(path, table.fieldnames or [], split)
-            labels = [_label(path, table.line_num, row) for row in table if any(row.values())]
-    except csv.Error as error:
-        raise InputError(f"{path} is no table: {error}", hint="give a tab-separated table", path=str(path)) from error
-    except OSError as error:
-        raise InputError(f"cannot read the labels {path}: {error.strerror}", path=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text", hint="give a tab-separated table", path=str(path)) from error
-    _check_unique(path, labels)
-    chosen = labels if split is None else [label for label in labels if label.split == split]
-    if not chosen:
-        splits = sorted({label.split for label in labels} - {""})
-        problem = f"{path} has no rows" + ("" if split is None else f" of split {split!r}")
+
+    path: Path
+    columns: tuple[str, ...]
+    labels: list[Label]
+    facts: InputFacts
+
+    @classmethod
+    def read(cls, path: Path) -> "LabelTable":
+        """Read a tab-separated table: columns `id`, `label` (virus or other), `category`, `group`, maybe `split`.
+
+        Args:
+            path: The table; other columns are ignored.
+
+        Raises:
+            InputError: The table cannot be used (fields `path`; `ids` or `line` of what is wrong).
+        """
+        try:
+            with path.open("rb") as source:
+                measured = Measured(source)
+                text = TextIOWrapper(BufferedReader(measured), encoding="utf-8-sig", newline="")
+                table = csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+                columns = tuple(table.fieldnames or ())
+                _check_columns(path, columns, COLUMNS)
+                labels = [_label(path, table.line_num, row) for row in table if any(row.values())]
+                facts = measured.facts(str(path))
+        except csv.Error as error:
+            raise InputError(
+                f"{path} is no table: {error}", hint="give a tab-separated table", path=str(path)
+            ) from error
+        except OSError as error:
+            raise InputError(f"cannot read the labels {path}: {error.strerror}", path=str(path)) from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is no UTF-8 text", hint="give a tab-separated table", path=str(path)) from error
+        _check_unique(path, labels)
+        return cls(path, columns, labels, facts)
+
+    def of(self, split: str | None) -> list[Label]:
+        """The labels of a split, or all; at least one.
+
+        Raises:
+            InputError: There is none, or the table has no column `split`.
+        """
+        if split is not None:
+            _check_columns(self.path, self.columns, (*COLUMNS, "split"))
+        chosen = self.labels if split is None else [label for label in self.labels if label.split == split]
+        if chosen:
+            return chosen
+        problem = f"{self.path} has no rows" + ("" if split is None else f" of split {split!r}")
         hint = "below the names of the columns, give a row for each record"
         if split is not None:
+            splits = sorted({label.split for label in self.labels} - {""})
             hint = f"splits in it: {', '.join(splits) or 'none'}"
-        raise InputError(problem, hint=hint, path=str(path))
-    return chosen
+        raise InputError(problem, hint=hint, path=str(self.path))
+
+
+def read_labels(path: Path, split: str | None = None) -> list[Label]:
+    """The labels of a table, or of one split of it: see `LabelTable`."""
+    return LabelTable.read(path).of(split)
 
 
 def check_labels(path: Path, labels: Sequence[Label], ids: Collection[str]) -> None:
@@ -88,8 +124,7 @@ def check_labels(path: Path, labels: Sequence[Label], ids: Collection[str]) -> N
         )
 
 
-def _check_columns(path: Path, found: Sequence[str], split: str | None) -> None:
-    wanted = COLUMNS if split is None else (*COLUMNS, "split")
+def _check_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
     if missing := [name for name in wanted if name not in found]:
         raise InputError(
             f"{path} has no column {', '.join(missing)}; it has {', '.join(found) or 'none'}",

@@ -21,8 +21,10 @@ from virnuc_dagster.checkpoints.errors import typed_os_errors
 from virnuc_dagster.checkpoints.files import exclusive, make_folder, remove_abandoned, write_atomic
 from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.ledger import Fingerprint, Ledger
+from virnuc_dagster.sequences.measured import InputFacts
 from virnuc_dagster.stages.batch import SEQUENCES, add_sequences
 from virnuc_dagster.stages.keys import batch_checkpoint
+from virnuc_dagster.stages.origins import note_origin
 
 REJECTED = "rejected"
 REASON_SUFFIX = ".reason.txt"
@@ -173,6 +175,7 @@ def take_in(
             batch = ledger.batch_with_content(sha256)
             if batch and _is_stored(store, batch):
                 ledger.set_file(name, fingerprint, "duplicate", sha256=sha256, batch=batch)
+                note_origin(ledger.path.parent, batch, InputFacts(str(path), fingerprint.size, sha256))
                 return Arrival(name, "duplicate", batch, "the same content is a batch already")
             known = {key.batch for key in store.list(SEQUENCES)}
             batch, record = add_sequences(
@@ -186,6 +189,7 @@ def take_in(
         reject(inbox, name, fingerprint, error)
         ledger.set_file(name, fingerprint, "rejected", note=error.message)
         return Arrival(name, "rejected", note=error.message)
+    note_origin(ledger.path.parent, batch, InputFacts(str(path), fingerprint.size, sha256))
     state = "duplicate" if batch in known else "taken"
     ledger.set_file(name, fingerprint, state, sha256=sha256, batch=batch)
     return Arrival(name, state, batch, sequences=record.rows)

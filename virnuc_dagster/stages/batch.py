@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from virnuc_dagster.checkpoints import (
     CheckpointError,
@@ -33,7 +33,7 @@ _SCAN_BASES = 4_000_000
 
 def add_sequences(
     store: CheckpointStore,
-    path: Path,
+    source: Path | BinaryIO,
     name: str,
     *,
     window_length: int,
@@ -45,8 +45,9 @@ def add_sequences(
 
     Args:
         store: Where to keep it.
-        path: FASTA or FASTQ, plain or compressed.
-        name: What to call the batch; usually the file name.
+        source: FASTA or FASTQ, plain or compressed: a file or a binary stream.
+        name: The file's path as the user gave it, or what to call the batch: its last part begins the batch's key, and
+            errors call the file so.
         window_length: Bases a window.
         shard_size: Frames a shard.
         replace_damaged: Check the stored sequences in full, and if they are damaged set them aside and store them anew.
@@ -62,7 +63,7 @@ def add_sequences(
     from virnuc_dagster.sequences.reader import read_sequences
 
     ids, descriptions, sequences = [], [], []
-    for record in read_sequences(path, name=name):
+    for record in read_sequences(source, name=name):
         ids.append(record.id)
         descriptions.append(record.description)
         sequences.append(record.sequence.decode("ascii"))

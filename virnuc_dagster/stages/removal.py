@@ -9,6 +9,7 @@ from pathlib import Path
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointKey, CheckpointStore
 from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
+from virnuc_dagster.stages.origins import forget_origins
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 
 #: In the order in which they are removed: what is made from something goes before it.
@@ -61,6 +62,7 @@ def remove_batch(store: CheckpointStore, home: Path, found: BatchFiles) -> None:
         store.remove(key)
     if found.report:
         shutil.rmtree(found.report)
+    forget_origins(home, found.batch)
     line = {
         "batch": found.batch,
         "removed_at": datetime.now(UTC).isoformat(timespec="seconds"),

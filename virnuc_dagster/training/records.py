@@ -40,12 +40,13 @@ class Record:
         return f"{'virus' if self.is_virus else 'other'}/{self.category}"
 
 
-def read_records(fasta: Path, table: Path) -> list[Record]:
+def read_records(fasta: Path, table: Path, *, name: str = "") -> list[Record]:
     """Read and join both files.
 
     Args:
         fasta: Sequences, any format that `predict` reads.
         table: Labels (see `sequences.labels`); a record without a split is of `train`.
+        name: What errors call the sequence file, if not by its path.
 
     Returns:
         Records in the order of the sequence file.
@@ -55,7 +56,7 @@ def read_records(fasta: Path, table: Path) -> list[Record]:
             `groups`).
     """
     labels = {label.id: label for label in read_labels(table)}
-    sequences = {record.id: record.sequence for record in read_sequences(fasta, name=fasta.name)}
+    sequences = {record.id: record.sequence for record in read_sequences(fasta, name=name or str(fasta))}
     check_labels(table, list(labels.values()), sequences)
     if unlabelled := [name for name in sequences if name not in labels]:
         raise _error(table, "ids", unlabelled, "have no label", "label every record, or take it out of the file")

@@ -1,0 +1,81 @@
+"""The inputs of a call as its user named them: files, pipes, standard input."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from virnuc_dagster.checkpoints.errors import typed_os_errors
+from virnuc_dagster.errors import InputError, VirnucError
+from virnuc_dagster.sequences.measured import InputFacts, Measured, measured
+
+STDIN = "-"
+
+
+@dataclass
+class Source:
+    """One input.
+
+    Attributes:
+        given: As the user wrote it; `-` is standard input.
+        name: What errors call it, and what its batch's key is made of: the path as given, or a name for standard input.
+        file: The file to read; None for standard input.
+        facts: Size and digest, known once it was read. They stay if they are known before: of the file that `file` was
+            made from.
+    """
+
+    given: str
+    name: str
+    file: Path | None
+    facts: InputFacts = field(default_factory=lambda: InputFacts(""))
+
+    @classmethod
+    def of(cls, given: str, stdin_name: str = "stdin") -> "Source":
+        """The input that an argument names."""
+        if given == STDIN:
+            return cls(given, stdin_name, None, InputFacts(given))
+        return cls(given, given, Path(given), InputFacts(given))
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """The input, to be read once; `facts` are known afterwards, also of one that is refused.
+
+        Raises:
+            InputError: It cannot be opened.
+        """
+        with measured(self.file or _standard_input(), self.name) as stream:
+            found = cast(Measured, stream)
+            known = self.facts.sha256 is not None
+            try:
+                yield stream
+            except VirnucError:
+                self.facts = self.facts if known else found.facts_of_refused(self.given)
+                raise
+            self.facts = self.facts if known else found.facts(self.given)
+
+    def as_json(self) -> dict[str, Any]:
+        """`path` as given, `bytes`, `sha256`; None where they could not be told."""
+        return asdict(self.facts)
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("standard input is a terminal", hint="pipe a sequence file in, or name a file", path=STDIN)
+    return sys.stdin.buffer
+
+
+@contextmanager
+def readable_twice(path: Path) -> Iterator[Path]:
+    """A file that can be read more than once: the file itself, or for a pipe a private copy while it is needed."""
+    if path.is_file():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="virnuc-input-") as folder:
+        copy = Path(folder) / (path.name or "input")
+        with path.open("rb") as source, typed_os_errors(copy), copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        yield copy
