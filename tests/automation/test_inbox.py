@@ -1,6 +1,7 @@
 """Files in the inbox: when they are touched, how they are recognised, and what becomes of bad ones."""
 
 import errno
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from virnuc_dagster.ledger import Fingerprint, Ledger
 from virnuc_dagster.stages import arrivals
 from virnuc_dagster.stages.arrivals import REASON_SUFFIX, REJECTED, scan_inbox, take_in
 from virnuc_dagster.stages.batch import SEQUENCES
+from virnuc_dagster.stages.origins import origins
 
 FASTA = ">a\nACGTACGTACGT\n>b\nGGGGCCCC\n"
 
@@ -267,6 +269,15 @@ def test_ten_thousand_known_files_cost_less_than_a_tenth_of_a_second(inbox, ledg
     looks, bare_looks = zip(*((seconds(lambda: look(inbox, ledger)), seconds(bare)) for _ in range(7)), strict=True)
     assert look(inbox, ledger).known == 10_000
     assert min(looks) < max(0.1, 4 * min(bare_looks)), (looks, bare_looks)
+
+
+def test_a_batch_remembers_every_file_of_the_inbox_that_holds_it(inbox, ledger, store, tmp_path):
+    for name in ("a.fa", "copy.fa"):
+        path = drop(inbox, name)
+        batch = take(store, inbox, name, ledger).batch
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = [(entry["path"], entry["bytes"], entry["sha256"]) for entry in origins(tmp_path, batch)]
+    assert found == [(str(inbox / name), len(FASTA), sha256) for name in ("a.fa", "copy.fa")]
 
 
 def test_a_clock_that_was_set_back_does_not_keep_a_file_waiting(inbox, ledger):

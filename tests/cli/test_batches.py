@@ -1,5 +1,6 @@
 """`virnuc batches` and the version of a home."""
 
+import hashlib
 import json
 
 import pytest
@@ -46,6 +47,28 @@ def test_added_batches_are_listed_with_their_counts(home, capsys):
         assert row["predicted_shards"] == 0
     assert len(partitions(home)["shards"]) == sum(row["shards"] for row in rows.values())
     assert "alpha-" in run(capsys, "list", "--home", home)[1]
+
+
+def test_a_batch_says_which_files_it_came_from(home, tmp_path, capsys):
+    other = tmp_path / "s2" / "alpha.fa"
+    other.parent.mkdir()
+    (tmp_path / "bad.fa").write_text("no sequences")
+    other.write_bytes((tmp_path / "alpha.fa").read_bytes())
+    code, out, err = run(capsys, "add", tmp_path / "bad.fa", other, "--home", home, "--shard-size", "2")
+    assert code == 1
+    assert f"error: {tmp_path / 'bad.fa'}, line 1" in err
+    batch, *_, given = out.strip().split("\t")
+    assert given == str(other)
+
+    files = listed(capsys, home)[batch]["files"]
+    assert [entry["path"] for entry in files] == [str(tmp_path / "alpha.fa"), str(other)]
+    assert {entry["sha256"] for entry in files} == {hashlib.sha256(other.read_bytes()).hexdigest()}
+    assert f"{other} (and 1 more)" in run(capsys, "list", "--home", home)[1]
+    shown = run(capsys, "show", batch, "--home", home)[1]
+    assert f"{other}, {other.stat().st_size:,} bytes, sha256 {files[0]['sha256']}" in shown
+
+    assert run(capsys, "remove", batch, "--home", home, "--yes")[0] == 0
+    assert not list((home / "origins").glob(f"{batch}*"))
 
 
 def test_a_batch_is_named_by_the_beginning_of_its_key(home, capsys):

@@ -1,7 +1,10 @@
 """`virnuc evaluate`, from labelled records to figures, and what it says of labels that cannot be used."""
 
+import hashlib
 import json
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
 import numpy as np
@@ -95,6 +98,45 @@ def test_people_get_tables_and_drawings(data, capsys):
         root = ElementTree.parse(data / "drawn" / f"{name}.svg").getroot()
         assert "phage" in "".join(root.itertext()) or name != "categories"
         assert len(root.findall(".//{*}text")) > 5
+
+
+def test_labels_and_records_may_be_pipes_and_the_figures_say_what_they_are_of(data, tmp_path, capsys):
+    given = {"genomes.fasta": (data / "genomes.fasta").read_bytes(), "labels.tsv": (data / "labels.tsv").read_bytes()}
+    for name in given:
+        os.mkfifo(tmp_path / name)
+    with ThreadPoolExecutor(len(given)) as pool:
+        writers = [pool.submit((tmp_path / name).write_bytes, text) for name, text in given.items()]
+        out = evaluate(tmp_path, capsys, "--split", "val", "--floor-train", "train", "--json", home=data / "home").out
+        assert all(writer.done() for writer in writers), "each was read once"
+
+    found = json.loads(out)
+    assert found["all_windows"]["n"] > 0
+    for key, name in {"input": "genomes.fasta", "labels": "labels.tsv"}.items():
+        sha256 = hashlib.sha256(given[name]).hexdigest()
+        assert found[key] == {"path": str(tmp_path / name), "bytes": len(given[name]), "sha256": sha256}
+
+
+@pytest.mark.parametrize("name", ["labels.tsv", "genomes.fasta"])
+def test_neither_labels_nor_records_are_replaced(data, tmp_path, capsys, name):
+    write_labels(tmp_path)
+    (tmp_path / "genomes.fasta").write_text((data / "genomes.fasta").read_text())
+    taken = {"labels.tsv": "evaluation.json", "genomes.fasta": "predictions/viral.fasta"}[name]
+    (tmp_path / "out" / "predictions").mkdir(parents=True)
+    (tmp_path / "out" / taken).hardlink_to(tmp_path / name)
+
+    err = evaluate(tmp_path, capsys, "--output", tmp_path / "out", "--overwrite", code=2).err
+
+    assert f"it is the input {tmp_path / name}" in err
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_foreign_figure_is_not_replaced_before_it_is_asked_for(data, tmp_path, capsys):
+    (tmp_path / "roc.svg").write_text("mine")
+
+    err = evaluate(data, capsys, "--output", tmp_path, code=2).err
+
+    assert "--overwrite" in err
+    assert (tmp_path / "roc.svg").read_text() == "mine"
 
 
 def test_one_class_alone_leaves_areas_undefined_and_the_json_strict(data, tmp_path, capsys):

@@ -137,6 +137,22 @@ def test_fasta_gives_proteins_and_the_whole_input(export, home):
     assert [r.description for r in SeqIO.parse(target, "fasta")] == [f"seq_{i} header {i}" for i in range(4)]
 
 
+def test_a_file_that_is_there_is_replaced_only_if_asked_for_and_the_batchs_own_input_never(export, home, capsys):
+    _, target, _ = export("frames", "fasta")
+    target.write_text("mine")
+    code, _, (_, err) = export("frames", "fasta")
+    assert (code, target.read_text()) == (2, "mine")
+    assert "--overwrite" in err
+    assert export("frames", "fasta", "--overwrite")[0] == 0
+
+    source = home.parent / "x.fa"
+    before = source.read_bytes()
+    arguments = ["export", "x", "--stage", "sequences", "--format", "fasta", "--output", str(source), "--overwrite"]
+    assert main([*arguments, "--home", str(home)]) == 2
+    assert f"it is the input {source}" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
 @pytest.mark.parametrize(("stage", "kind"), [("predictions", "fasta"), ("frames", "h5ad"), ("sequences", "tsv")])
 def test_a_format_that_does_not_fit_is_refused(export, stage, kind):
     code, target, (_, err) = export(stage, kind)

@@ -1,19 +1,23 @@
 """`virnuc train` as a user calls it: a head on a bundle's encoders, in the same store as `predict`."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from training_kit import records, write
 
 from virnuc_dagster.cli import main
+from virnuc_dagster.cli.inputs import readable_twice
 from virnuc_dagster.locks import only_one
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.report import paths
+from virnuc_dagster.training.encoders import forget_states
 
 
 def commits(home: Path) -> dict[str, str]:
@@ -129,3 +133,24 @@ def test_a_second_training_of_the_same_bundle_is_told_of_the_first(tmp_path):
     assert done.returncode == 1
     assert "already running: process 7 trains this bundle" in done.stderr
     assert [path.name for path in states.iterdir()] == ["lock"]
+
+
+def test_the_states_of_a_finished_training_go_and_nothing_else(tmp_path):
+    for name in ("lock", "dnabert_s.pt", "esm2.pt", ".esm2.pt.0123.tmp", "mine.txt"):
+        (tmp_path / name).touch()
+
+    forget_states(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    (tmp_path / "mine.txt").unlink()
+    forget_states(tmp_path)
+    assert not tmp_path.exists()
+
+
+def test_records_from_a_pipe_are_kept_for_a_second_reading(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit((tmp_path / "pipe").write_text, ">a\nACGT\n")
+        with readable_twice(tmp_path / "pipe") as copy:
+            assert [copy.read_text(), copy.read_text()] == [">a\nACGT\n"] * 2
+    assert not copy.exists()

@@ -107,7 +107,7 @@ def estimate_file(
     """
     if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
         raise InputError(f"{path}: is no plain file", hint="a pipe cannot be sampled: give a file", path=str(path))
-    name, keep = path.name, -(-keep_frames // pieces)
+    name, keep = str(path), -(-keep_frames // pieces)
     with opened(path, str(path)) as file:
         size = path.stat().st_size
         compressed = is_compressed(file.read(BLOCK_SIZE))

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -104,6 +105,14 @@ def train_encoders(data: Data, options: EncoderOptions, states: Path, progress: 
         members = _side_by_side(trainings, progress)
     factors, head = _common_head(members, dev)
     return Trained(members, head, {part: training.curve for part, training in trainings.items()}, factors)
+
+
+def forget_states(states: Path) -> None:
+    """Remove the training states, and their folder if nothing else is in it."""
+    for path in (states / "lock", *(path for part in PARTS for path in states.glob(f"*{part}.pt*"))):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        states.rmdir()
 
 
 def _side_by_side(trainings: Mapping[Part, Training], progress: Progress) -> dict[Part, Member]:

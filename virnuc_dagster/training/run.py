@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from virnuc_dagster.models.bundle import Bundle
 from virnuc_dagster.models.making import make_bundle
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.data import Data
-from virnuc_dagster.training.encoders import EncoderOptions, train_encoders
+from virnuc_dagster.training.encoders import EncoderOptions, forget_states, train_encoders
 from virnuc_dagster.training.finish import Part, choose_roll_up, fit_fallbacks
 from virnuc_dagster.training.frames import frames_of, require_both_classes
 from virnuc_dagster.training.head import join_heads, log_odds, stack, train_head
@@ -65,7 +64,7 @@ def train_all(records: list[Record], options: EncoderOptions, wanted: Wanted, pr
 
     facts = {"options": dataclasses.asdict(options), "curves": trained.curves, "factors": trained.factors}
     bundle = _finish(data, part, trained.head, trained.members, options.window_length, wanted, facts)
-    shutil.rmtree(states)
+    forget_states(states)
     return bundle
 
 
