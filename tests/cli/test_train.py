@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -149,8 +149,7 @@ def test_the_states_of_a_finished_training_go_and_nothing_else(tmp_path):
 
 def test_records_from_a_pipe_are_kept_for_a_second_reading(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit((tmp_path / "pipe").write_text, ">a\nACGT\n")
-        with readable_twice(tmp_path / "pipe") as copy:
-            assert [copy.read_text(), copy.read_text()] == [">a\nACGT\n"] * 2
+    threading.Thread(target=(tmp_path / "pipe").write_text, args=(">a\nACGT\n",), daemon=True).start()
+    with readable_twice(tmp_path / "pipe") as copy:
+        assert [copy.read_text(), copy.read_text()] == [">a\nACGT\n"] * 2
     assert not copy.exists()

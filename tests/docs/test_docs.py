@@ -95,6 +95,7 @@ def test_every_command_runs(document, workspace, monkeypatch, capfd):
     monkeypatch.chdir(workspace)
     monkeypatch.delenv("VIRNUC_HOME", raising=False)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    shutil.rmtree(workspace / "results", ignore_errors=True)  # of another document, and of another batch
     for command in commands(document):
         code = run(to_run(command), workspace)
         shown = capfd.readouterr()
