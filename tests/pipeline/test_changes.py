@@ -62,7 +62,9 @@ def test_a_changed_input_is_another_batch(home, tmp_path):
     changed = tmp_path / "demo.fasta"
     changed.write_text(DEMO.read_text().replace("ACGT", "ACGA", 1))
 
-    call = home.predict(source=changed)
+    refused = home.predict(source=changed)
+    call = home.predict("--overwrite", source=changed)
 
+    assert (refused.code, call.code) == (2, 0), call.err
     assert call.run["computed_shards"]["esm2_embeddings"] > 0
     assert len(list((home.store / "sequences").iterdir())) == 2
