@@ -41,6 +41,9 @@ _PUBLISHED = {
     "mlp_norm": "LayerNorm",
     "final_norm": "encoder.emb_layer_norm_after",
 }
+ROTARY_BUFFER = "rotary_embeddings.inv_freq"
+"""How the names of stored rotary frequencies end, one a layer or one of all; `rotary_tables` makes them anew."""
+
 _UNUSED = ("lm_head.", "contact_head.", "pooler.", "embeddings.position_ids", "embeddings.position_embeddings.")
 
 
@@ -68,6 +71,7 @@ class Esm2Config:
             "position_embedding_type": "rotary",
             "emb_layer_norm_before": False,
             "vocab_size": len(ALPHABET),
+            "rope_theta": 10000,
         }
         return config_from(cls, config, expected=expected)
 
@@ -150,7 +154,7 @@ class Esm2Model(nn.Module):
 
     def load_published(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take weights with the names of Hugging Face `EsmModel` (see `layers.load_published`)."""
-        kept = {name: tensor for name, tensor in state.items() if not name.endswith("rotary_embeddings.inv_freq")}
+        kept = {name: tensor for name, tensor in state.items() if not name.endswith(ROTARY_BUFFER)}
         load_published(self, kept, published_name, prefixes=("esm.",), unused=_UNUSED)
 
     def pack(self, dtype: torch.dtype, device: torch.device) -> PackedEsm2:

@@ -15,6 +15,9 @@ from torch import nn
 
 from virnuc_dagster.errors import BundleError
 
+#: What TensorFlow calls the two parts of a norm; some versions of transformers save a norm's weight and bias so.
+_TENSORFLOW = {"gamma": "weight", "beta": "bias"}
+
 
 def config_from(cls: type[Any], config: Mapping[str, Any], *, expected: Mapping[str, Any]) -> Any:
     """Build a configuration dataclass from the entries of a mapping that it knows.
@@ -31,7 +34,7 @@ def config_from(cls: type[Any], config: Mapping[str, Any], *, expected: Mapping[
     if missing:
         raise ValueError(f"the configuration lacks {', '.join(missing)}")
     for name, value in expected.items():
-        if config.get(name, value) != value:
+        if config.get(name) not in (None, value):  # an entry that was never set is saved as null
             raise ValueError(f"{name} is {config[name]!r}; this encoder knows only {value!r}")
     result = cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})
     if result.hidden_size % result.num_attention_heads:
@@ -110,7 +113,7 @@ def load_published(
     Raises:
         BundleError: Missing, unknown or wrongly shaped entries; all are named.
     """
-    found = {_without_prefix(name, prefixes): tensor for name, tensor in state.items()}
+    found = plain_names(state, prefixes)
     wanted = {published_name(name): (name, tensor.shape) for name, tensor in model.state_dict().items()}
     problems = [f"missing {name}" for name in wanted if name not in found]
     problems += [f"unknown {name}" for name in found if name not in wanted and not name.startswith(unused)]
@@ -129,9 +132,30 @@ def load_published(
     model.load_state_dict(weights, strict=True, assign=True)
 
 
-def _without_prefix(name: str, prefixes: Iterable[str]) -> str:
-    """Drop the first of `prefixes` that `name` begins with."""
-    for prefix in prefixes:
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return name
+def plain_names(state: Mapping[str, torch.Tensor], prefixes: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Drop what only some files write into their names: the model's prefix, and `gamma` and `beta` for parts of norms.
+
+    Args:
+        state: Published name -> tensor.
+        prefixes: A leading part that all names may carry (`esm.`).
+
+    Raises:
+        BundleError: Two entries are the same parameter; which of them counts cannot be known.
+    """
+    sources: dict[str, list[str]] = {}
+    for name in state:
+        sources.setdefault(_plain_name(name, prefixes), []).append(name)
+    if problems := [f"{' and '.join(names)} are one parameter" for names in sources.values() if len(names) > 1]:
+        raise BundleError(
+            "the weights hold parameters twice: " + "; ".join(problems),
+            hint="give the folder as published by its owner",
+            problems=problems,
+        )
+    return {plain: state[names[0]] for plain, names in sources.items()}
+
+
+def _plain_name(name: str, prefixes: Iterable[str]) -> str:
+    """One name for `plain_names`; only the first of `prefixes` that fits is dropped."""
+    prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+    start, _, last = name.removeprefix(prefix).rpartition(".")
+    return f"{start}.{_TENSORFLOW.get(last, last)}" if start else last

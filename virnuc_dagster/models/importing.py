@@ -19,6 +19,7 @@ from virnuc_dagster.embedding.dnabert_s import DnabertSConfig, DnabertSModel
 from virnuc_dagster.embedding.esm2 import Esm2Config, Esm2Model
 from virnuc_dagster.errors import BundleError
 from virnuc_dagster.models.bundle import Bundle
+from virnuc_dagster.models.esm_names import esm_names
 from virnuc_dagster.models.hub import fetch
 from virnuc_dagster.models.making import file_ref, load_all, make_bundle
 from virnuc_dagster.models.published import read_encoder_folder, read_fair_esm, read_head
@@ -102,8 +103,11 @@ def _dnabert_s(sources: Sources, folder: Path) -> dict[str, Any]:
 def _esm2(sources: Sources, folder: Path) -> dict[str, Any]:
     path, revision = fetch(sources.esm2, sources.esm2_revision)
     config, state = read_encoder_folder(path) if path.is_dir() else read_fair_esm(path)
+    sizes = _config(Esm2Config, config, path)
+    if path.is_dir():
+        state = esm_names(sizes, state)
     with torch.device("meta"):
-        model = Esm2Model(_config(Esm2Config, config, path))
+        model = Esm2Model(sizes)
     model.load_published(state)
     return _encoder(sources.esm2, revision, config, model, folder / "esm2.safetensors")
 

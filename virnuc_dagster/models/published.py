@@ -66,6 +66,7 @@ _FAIR_NAMES = (
     (re.compile(r"fc2"), "output.dense"),
     (re.compile(r"final_layer_norm"), "LayerNorm"),
 )
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _ALLOWING = threading.Lock()
 
 
@@ -88,30 +89,71 @@ def read_head(path: Path) -> State:
 
 
 def read_encoder_folder(folder: Path) -> tuple[dict[str, Any], State]:
-    """Read `config.json` and the weights (safetensors, else `pytorch_model*.bin`) of a Hugging Face folder.
+    """Read `config.json` and the weights of a Hugging Face folder, whole or in shards, by the names in its files.
+
+    Other weights beside them (`model.fp16.safetensors`, an adapter) are another making of the model and are not read.
 
     Raises:
         BundleError: A file is missing, damaged, or holds more than tensors.
     """
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise BundleError(
-            f"{folder} has no readable config.json: {error}", hint="give the folder as downloaded from its owner"
-        ) from error
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
+    config = _json(folder / "config.json")
+    state: State = {}
+    for file in _weight_files(folder):
+        try:
+            content = load_file(file) if file.suffix == ".safetensors" else _load(file, ())
+        except (SafetensorError, OSError) as error:
+            raise BundleError(f"{file} is damaged: {error}", hint="download it again", file=str(file)) from error
+        tensors = _tensors(content, file)
+        if twice := sorted(state.keys() & tensors.keys()):
+            raise BundleError(f"{file} holds again what another shard holds: {twice[:5]}", file=str(file))
+        state |= tensors
+    return config, state
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that make up the weights, found in the order in which transformers looks for them."""
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return _shards(index)
+    shards = sorted(folder.glob("model-*-of-*.safetensors")) or sorted(folder.glob("pytorch_model-*-of-*.bin"))
+    if not shards:
         raise BundleError(
             f"{folder} has no weights", hint="it should hold model.safetensors or pytorch_model.bin", folder=str(folder)
         )
-    state: State = {}
-    for file in files:
-        try:
-            content = load_file(file) if file.suffix == ".safetensors" else _load(file, ())
-        except SafetensorError as error:
-            raise BundleError(f"{file} is damaged: {error}", hint="download it again", file=str(file)) from error
-        state |= _tensors(content, file)
-    return config, state
+    return shards
+
+
+def _shards(index: Path) -> list[Path]:
+    """The shards that an index names, all there and none outside its folder."""
+    names = _json(index).get("weight_map")
+    if not isinstance(names, Mapping) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise BundleError(f"{index} names no shards", hint="download it again", file=str(index))
+    shards = sorted(set(names.values()))
+    if outside := [name for name in shards if Path(name).name != name]:
+        raise BundleError(f"{index} names files outside its folder: {outside}", file=str(index))
+    if missing := [name for name in shards if not (index.parent / name).is_file()]:
+        raise BundleError(
+            f"{index.parent} lacks {len(missing)} of {len(shards)} shards: {', '.join(missing)}",
+            hint="download what is missing; `virnuc models import` with the hub id does",
+            missing=missing,
+        )
+    return [index.parent / name for name in shards]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """An object of a published JSON file."""
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("no object")
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path.parent} has no readable {path.name}: {error}", hint="give the folder as downloaded from its owner"
+        ) from error
+    return content
 
 
 def read_fair_esm(path: Path) -> tuple[dict[str, Any], State]:
