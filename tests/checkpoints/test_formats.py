@@ -53,6 +53,13 @@ def test_real_files_of_the_original_program_read_and_stay_untouched(shared):
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.glob("*.pt")} == before
 
 
+@pytest.mark.parametrize("column", ["nucleotide", "proteins"])
+def test_an_older_file_without_rows_is_whole(column):
+    found = read_payload(saved({column: [], "data": []}), "old.pt", None)
+
+    assert (found["ids"], found["data"].ndim, len(found["data"])) == ([], 2, 0)
+
+
 def test_a_file_laid_out_as_the_original_program_does_is_read():
     file = io.BytesIO()
     torch.save({"proteins": ["b", "a"], "data": [torch.full((3,), 2.0), torch.ones(3)]}, file)

@@ -123,6 +123,89 @@ def test_a_round_trip_gives_equal_values(export, stored, stage, kind):
     assert [p.name for p in target.parent.iterdir()] == [target.name]
 
 
+@pytest.fixture(scope="module")
+def without_frames(home):
+    """A batch in the same home whose one sequence has a stop codon in every frame of every window."""
+    (home.parent / "none.fa").write_text(">stops\n" + "TTAA" * 200 + "\n")
+    arguments = ["predict", str(home.parent / "none.fa"), "--output", str(home.parent / "none"), "--threads", "1"]
+    assert main([*arguments, "--home", str(home), "--quiet"]) == 0
+    return home
+
+
+def both(home, tmp_path, stage, kind):
+    """The exports of the batch with frames and of the one without."""
+    targets = [tmp_path / f"{batch}.{kind}" for batch in ("x", "none")]
+    for target in targets:
+        options = ["--stage", stage, "--format", kind, "--output", str(target), "--home", str(home)]
+        assert main(["export", target.stem, *options]) == 0
+    return targets
+
+
+def parquet_shape(path):
+    table = pytest.importorskip("pyarrow.parquet").read_table(path)
+    return table.num_rows, table.schema.remove_metadata()
+
+
+def safetensors_shape(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        data = file.get_tensor("data")
+    return len(data), (data.shape[1], data.dtype)
+
+
+def h5ad_shape(path):
+    table = pytest.importorskip("anndata").read_h5ad(path)
+    return table.n_obs, (table.var_names.tolist(), table.X.dtype, table.obs.columns.tolist())
+
+
+def tsv_shape(path):
+    header, *rows = path.read_text().splitlines()
+    return len(rows), header
+
+
+SHAPES = {"parquet": parquet_shape, "safetensors": safetensors_shape, "h5ad": h5ad_shape, "tsv": tsv_shape}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_batch_without_frames_has_the_columns_of_one_with_frames(without_frames, stored, tmp_path, stage, kind):
+    (rows, full), (none, empty) = map(SHAPES[kind], both(without_frames, tmp_path, stage, kind))
+
+    assert (rows, none) == (len(stored[stage][0]), 0)
+    assert empty == full
+
+
+def test_joined_with_one_without_frames_no_dimension_is_lost(without_frames, stored, tmp_path):
+    anndata, arrow = pytest.importorskip("anndata"), pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    values = stored["esm2_embeddings"][1]
+
+    tables = [anndata.read_h5ad(path) for path in both(without_frames, tmp_path, "esm2_embeddings", "h5ad")]
+    rows = [parquet.read_table(path) for path in both(without_frames, tmp_path, "esm2_embeddings", "parquet")]
+
+    assert anndata.concat(tables).X.tobytes() == values.tobytes()
+    joined = arrow.concat_tables(rows).column("embedding").to_pylist()
+    assert np.array(joined, np.float32).tobytes() == values.tobytes()
+
+
+def test_without_frames_a_bundle_of_other_windows_is_not_asked_for_the_width(
+    without_frames, tmp_path, capsys, monkeypatch
+):
+    from virnuc_dagster.models import bundle
+
+    spec = bundle.open_bundle("mini").spec.model_copy(update={"window_length": 501})
+    monkeypatch.setattr("virnuc_dagster.stages.export.open_bundle", lambda name: bundle.Bundle(tmp_path, spec))
+    options = ["--stage", "esm2_embeddings", "--format", "tsv", "--output", str(tmp_path / "f"), "--bundle", "other"]
+
+    assert main(["export", "none", *options, "--home", str(without_frames)]) == 1
+
+    error = capsys.readouterr().err
+    assert "windows of 501 bases, not of 500" in error
+    assert "--bundle" in error
+    assert not (tmp_path / "f").exists()
+
+
 def test_fasta_gives_proteins_and_the_whole_input(export, home):
     from Bio import SeqIO
 

@@ -113,6 +113,19 @@ def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, arguments
     assert not (tmp_path / "new").exists()
 
 
+def test_records_without_any_frame_are_an_error_that_says_so(tmp_path, capsys):
+    stops = [f"e{i}" for i in range(4)]
+    (tmp_path / "none.fa").write_text("".join(f">{name}\n{'TTAA' * (200 + i)}\n" for i, name in enumerate(stops)))
+    rows = [f"{name}\t{('other', 'virus')[i % 2]}\tc\tg{i}\n" for i, name in enumerate(stops)]
+    (tmp_path / "labels.tsv").write_text("id\tlabel\tcategory\tgroup\n" + "".join(rows))
+    files = [str(tmp_path / name) for name in ("none.fa", "labels.tsv")]
+    options = ["--output", str(tmp_path / "new"), "--encoders", "mini", "--home", str(tmp_path / "home"), "--quiet"]
+
+    assert main(["train", *files, *options]) == 1
+
+    assert "no record of label virus to learn from has an open frame" in capsys.readouterr().err
+
+
 def test_what_does_not_go_together_is_refused_before_anything_is_read(tmp_path):
     fasta, labels = write(tmp_path, records())
 

@@ -79,7 +79,8 @@ def _1_0_to_2_0(payload: dict[str, Any]) -> dict[str, Any]:
     if "nucleotide" in payload:
         rows = payload["data"]
         kind, ids = "dnabert_s_embeddings", [row["label"] for row in rows]
-        data = torch.tensor([row["mean_representation"] for row in rows], dtype=torch.float32)
+        values = [row["mean_representation"] for row in rows]
+        data = torch.tensor(values, dtype=torch.float32) if ids else torch.empty(0, 0)
     elif "proteins" in payload:
         kind, ids = "esm2_embeddings", list(payload["proteins"])
         data = torch.stack(list(payload["data"])).to(torch.float32) if ids else torch.empty(0, 0)

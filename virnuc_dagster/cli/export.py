@@ -31,6 +31,7 @@ the other formats are for the rest. parquet needs the package pyarrow, h5ad the 
 @click.option("--format", "kind", required=True, type=click.Choice(_FORMATS), help="Which kind of file.")
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
 @overwrite_option
+@click.option("--bundle", help="Of a batch without frames: whose embeddings, for their width [default: mini].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
 def export(batch: str, stage: str, kind: str, output: Path, overwrite: bool, as_json: bool, **flags: Any) -> int:
@@ -50,7 +51,7 @@ def export(batch: str, stage: str, kind: str, output: Path, overwrite: bool, as_
     key = resolve_batch(settings, store, batch)
     read_from = [entry["absolute"] for entry in origins(settings.home, key) if entry["absolute"]]
     refuse_existing_file(output, Inputs.of(read_from), overwrite=overwrite)
-    content = read_for_export(store, key, stage)
+    content = read_for_export(store, key, stage, settings.bundle)
     make_folder(output.absolute().parent)
     write(content, kind, output)
     shape = list(content.shape) if isinstance(content, Matrix) else None

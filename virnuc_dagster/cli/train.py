@@ -125,7 +125,10 @@ def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, pr
     ids = [[name for payload in payloads for name in payload["ids"]] for payloads in loaded]
     if ids[0] != ids[1]:
         raise AssertionError(f"{batch}: the two embeddings do not hold the same frames")
-    dna, protein = (torch.cat([payload["data"] for payload in payloads]) for payloads in loaded)
+    dna, protein = (
+        torch.cat([torch.empty(0, stage.dim), *(payload["data"] for payload in payloads)])
+        for stage, payloads in zip(stages, loaded, strict=True)
+    )
     return ids[0], dna, protein
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord, differences
 from virnuc_dagster.errors import InputError
+from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.report.exports import Matrix, Texts
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
@@ -24,16 +25,18 @@ _INPUTS = {
 }
 
 
-def read_for_export(store: CheckpointStore, batch: str, stage: str) -> Matrix | Texts:
+def read_for_export(store: CheckpointStore, batch: str, stage: str, bundle: str) -> Matrix | Texts:
     """A stage of a batch, to be written as it is read.
 
     Args:
         store: Where it is.
         batch: Key of the batch.
         stage: A key of `FORMATS`; of frames the proteins are given.
+        bundle: The wanted bundle, which says how wide the embeddings of a batch without frames are.
 
     Raises:
-        InputError: Some of its shards have no result.
+        InputError: Some of its shards have no result, or it has none and the bundle is not of its windows.
+        BundleError: It has no shards and there is no such bundle.
         StaleError: Its shards were not made alike, or not from what is stored now.
         CheckpointError: A checkpoint is damaged.
     """
@@ -42,18 +45,37 @@ def read_for_export(store: CheckpointStore, batch: str, stage: str) -> Matrix | 
         return Texts(zip(source["description"], source["sequence"], strict=True))
     if store.record(batch_checkpoint(BATCH, batch)) is None:
         raise InputError(f"{batch} is not cut into frames yet", hint="`virnuc predict` computes what is missing")
-    shards = list(store.load(batch_checkpoint(BATCH, batch))["shards"])
+    manifest = store.load(batch_checkpoint(BATCH, batch))
+    shards = list(manifest["shards"])
     records = _records(store, batch, stage, shards)
     if stage == FRAMES:
         return Texts(_proteins(store, shards))
     for shard, record in records.items():
         _check_inputs(store, stage, shard, record)
     provenance = _common_provenance(stage, records)
-    width = next((record.dim for record in records.values()), 2)
-    columns = ("score_others", "score_virus") if stage == PREDICTIONS else tuple(f"dim_{i}" for i in range(width))
+    columns = _columns(stage, records, manifest, bundle)
     ids = [frame for shard in shards for frame in store.load(shard_checkpoint(FRAMES, shard))["ids"]]
     facts = {"batch": batch, "stage": stage, "provenance": provenance}
     return Matrix(columns, ids, _values(store, stage, shards), facts)
+
+
+def _columns(
+    stage: str, records: Mapping[str, CommitRecord], manifest: Mapping[str, Any], bundle: str
+) -> tuple[str, ...]:
+    """Names of the columns: as many as are stored, or without a shard as many as the bundle would give."""
+    if stage == PREDICTIONS:
+        return ("score_others", "score_virus")
+    width = next((record.dim for record in records.values()), None)
+    if width is None:
+        spec = open_bundle(bundle).spec
+        if spec.window_length != manifest["window_length"]:
+            raise InputError(
+                f"the batch has no frames, so only a bundle can say how wide its embeddings are, and {spec.name} is"
+                f" for windows of {spec.window_length} bases, not of {manifest['window_length']}",
+                hint="give the bundle of the batch's other results with --bundle",
+            )
+        width = spec.dnabert_s.dim if stage == DNABERT_S else spec.esm2.dim
+    return tuple(f"dim_{i}" for i in range(width))
 
 
 def _records(store: CheckpointStore, batch: str, stage: str, shards: list[str]) -> dict[str, CommitRecord]:
