@@ -185,7 +185,10 @@ def clear_dead_runs(instance: dg.DagsterInstance, note: Callable[[str], None]) -
     this, the next run would wait for the slot for ever.
     """
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED)):
-        if process_is_gone(dict(run.tags)) and _is_unfinished(instance, run.run_id):
+        parent = instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
+        if process_is_gone(run.run_id, run.tags, parent.tags if parent else {}) and _is_unfinished(
+            instance, run.run_id
+        ):
             instance.report_run_failed(run, "The process of this run is gone (killed?). Its finished shards are kept.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             note(f"run {run.run_id[:8]} was killed; its finished shards are kept")

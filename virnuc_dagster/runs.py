@@ -14,6 +14,7 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
 )
+from dagster._core.utils import make_new_run_id
 
 from virnuc_dagster.assets import batch_report, dnabert_s_embeddings, esm2_embeddings, predictions, sequence_batch
 from virnuc_dagster.assets.embeddings import GPU_POOL
@@ -152,10 +153,12 @@ class Runner:
         assert job is not None
         # No asset checks: saving has just checked every byte, and a person waits.
         job = job.get_subset(asset_selection=set(keys), asset_check_selection=set())
+        run_id = make_new_run_id()
         try:
             result = job.execute_in_process(
                 instance=self.instance,
-                tags=tags | process_tags(),
+                run_id=run_id,
+                tags=tags | process_tags(run_id),
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )
         except Exception as error:

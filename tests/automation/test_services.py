@@ -86,7 +86,8 @@ def test_runs_of_dead_processes_are_looked_for_while_the_services_run(tmp_path, 
     """Dagster's code server tells of a dead run worker, but never again after an error, such as a full disk."""
     with open_instance(Settings(home=tmp_path)) as instance:
         gone = {HOST_TAG: platform.node(), PID_TAG: "4194305", STARTED_TAG: "1.00"}  # beyond the largest pid of Linux
-        alive = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED, tags=process_tags())
+        alive = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+        instance.add_run_tags(alive.run_id, process_tags(alive.run_id))
         dead = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED, tags=gone)
         refusals = [sqlite3.OperationalError("database or disk is full")]
         found = type(instance).get_runs
@@ -113,7 +114,7 @@ def test_a_run_that_finished_and_ended_meanwhile_is_not_marked_failed(tmp_path, 
     with open_instance(Settings(home=tmp_path)) as instance:
         run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
 
-        def ends(_: dict[str, str]) -> bool:  # after its status was read
+        def ends(*_: object) -> bool:  # after its status was read
             succeeded = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, job_name="nothing")
             instance.report_dagster_event(succeeded, run.run_id)
             return True

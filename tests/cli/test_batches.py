@@ -105,13 +105,15 @@ def test_a_batch_at_work_is_not_removed(home, capsys):
     with open_instance(Settings(home=home)) as instance:
         from dagster import DagsterRunStatus, job
         from dagster._core.test_utils import create_run_for_test
+        from dagster._core.utils import make_new_run_id
 
         @job
         def nothing():
             """A job of no steps."""
 
-        tags = {"dagster/partition": batch, **process_tags()}
-        create_run_for_test(instance, job_name=nothing.name, status=DagsterRunStatus.STARTED, tags=tags)
+        run_id = make_new_run_id()
+        tags = {"dagster/partition": batch, **process_tags(run_id)}
+        create_run_for_test(instance, nothing.name, run_id=run_id, status=DagsterRunStatus.STARTED, tags=tags)
     code, _, err = run(capsys, "remove", batch, "--home", home, "--yes")
     assert code == 1
     assert "is at work on" in err

@@ -42,7 +42,7 @@ def sequence_batch(
     frames from which codons with a letter other than A, C, G, T were left out. `reused` means that the batch was cut
     before and nothing was done.
     """
-    context.instance.add_run_tags(context.run.run_id, process_tags())
+    context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
     manifest, metadata = cut_batch(
         context.instance, checkpoints.store, context.partition_key, progress, context.run.run_id
     )

@@ -57,7 +57,7 @@ def run_shards(
         ShardsFailedError: Some shards failed; all others are committed.
         NoSpaceError: The results would not fit; nothing was computed.
     """
-    context.instance.add_run_tags(context.run.run_id, process_tags())
+    context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
     keys = list(context.partition_keys)
     check_space(store, [stage], keys, context.log.warning)
     progress.start(stage.name, len(keys), _count_frames(store, keys))

@@ -62,7 +62,7 @@ def batch_report(
     because Dagster cannot know to which batch a shard belongs. Whether a report is out of date, the scheduled backfill
     finds out.
     """
-    context.instance.add_run_tags(context.run.run_id, process_tags())
+    context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
     batch = context.partition_key
     stage = PredictionStage(checkpoints.store, compute.open_bundle(), compute.options(checkpoints.level))
     report = build_report(checkpoints.store, batch, stage, Path(reports.root) / batch)

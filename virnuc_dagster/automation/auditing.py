@@ -54,7 +54,7 @@ def store_audit(
 
     Before the first audit, the graph shows this asset in orange: not run yet. "Materialize" runs it now.
     """
-    context.instance.add_run_tags(context.run.run_id, process_tags())
+    context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
     store = checkpoints.store
     found = audit_store(store)
     aside = set_aside(store, found.damaged)

@@ -70,7 +70,7 @@ def take_in_job(settings: Settings) -> dg.JobDefinition:
         progress: dg.ResourceParam[Progress],
         journal: dg.ResourceParam[Journal],
     ) -> None:
-        context.instance.add_run_tags(context.run.run_id, process_tags())
+        context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
         sweep_spools(settings.inbox)
         errors: list[VirnucError] = []
         ledger = Ledger(settings.home)
