@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import yaml
 from dagster._core.instance.ref import InstanceRef
+from sqlalchemy import make_url
 from sqlalchemy.exc import DatabaseError
 
 from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
@@ -48,7 +49,10 @@ def prepare_instance(settings: Settings) -> None:
 
     Raises:
         HomeError: The home is of a newer version of this program.
+        InstanceError: Its databases could not be opened, by their path or for want of Postgres.
     """
+    if settings.instance == "sqlite":
+        _check_path(settings.dagster_home)
     open_home(settings.home)
     make_folder(settings.dagster_home)
     make_folder(settings.inbox)
@@ -65,6 +69,15 @@ def prepare_instance(settings: Settings) -> None:
         )
     if on_postgres:
         _check_postgres(config)
+
+
+def _check_path(folder: Path) -> None:
+    """Dagster opens its databases by a URL into which it puts the path as it is; that must lead back to it."""
+    if make_url(f"sqlite:///{folder}").database != str(folder):
+        raise InstanceError(
+            f"Dagster cannot keep its databases in {folder}: it takes `?`, and `%` with two digits, for something else",
+            hint="choose another --home, or rename the folder",
+        )
 
 
 def _is_on_postgres(config: Path) -> bool:

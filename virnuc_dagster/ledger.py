@@ -33,6 +33,7 @@ CREATE INDEX IF NOT EXISTS batches_step ON batches (step);
 _VERSION = 3
 #: Columns that ledgers of older versions lack.
 _NEWER = {"batches": "waiting_since", "files": "failed_at"}
+_TIMES = {"files": ("seen_at", "failed_at"), "batches": ("requested_at", "arrived_at", "surveyed_at", "waiting_since")}
 #: Steps of a batch that need no sensor.
 AT_REST = ("done", "parked")
 Range = tuple[str, str]
@@ -296,6 +297,18 @@ class Ledger:
         with self._database() as database:
             query = f"SELECT * FROM ({files} UNION ALL {batches}) WHERE seen_at < ? ORDER BY seen_at"  # noqa: S608
             return [Waiting(*row) for row in database.execute(query, (before,))]
+
+    def set_right(self, now: float, leeway_seconds: float) -> float:
+        """Bring times that lie in the future, because the clock was set back, to now; returns the latest, or 0."""
+        latest = 0.0
+        with self._database() as database:
+            for table, columns in _TIMES.items():
+                for column in columns:
+                    ahead = now + leeway_seconds
+                    found = database.execute(f"SELECT max({column}) FROM {table} WHERE {column} > ?", (ahead,))  # noqa: S608
+                    latest = max(latest, found.fetchone()[0] or 0.0)
+                    database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} > ?", (now, ahead))  # noqa: S608
+        return latest
 
     def unpark(self, batch: str) -> bool:
         """Let the next scheduled backfill try a parked batch again; False if it is not parked."""

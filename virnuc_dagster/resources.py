@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from virnuc_dagster.checkpoints import Level
 from virnuc_dagster.embedding.device import PRECISIONS
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.models.bundle import Bundle, open_bundle
+from virnuc_dagster.places import temporary_base
 from virnuc_dagster.settings import Settings, problems
 from virnuc_dagster.stages.shards import ComputeOptions
 
@@ -181,7 +181,7 @@ def _locked(descriptor: int) -> bool:
 
 def _lock_folder() -> Path:
     """A folder of this user's own; another user's folder under that name is refused."""
-    folder = Path(tempfile.gettempdir()) / f"virnuc-{os.getuid()}"
+    folder = temporary_base() / f"virnuc-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise SettingsError(f"{folder} belongs to another user", hint="set TMPDIR to a folder of your own")

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class Service:
         name: For messages.
         command: Program and arguments.
         listens_on: Socket file that is there once it is ready; the services after it wait for that.
+        environment: Its environment variables; this process's own if None.
         process: The running process; None before the start.
         ended: Times at which it ended by itself lately.
     """
@@ -39,13 +40,18 @@ class Service:
     name: str
     command: Sequence[str]
     listens_on: Path | None = None
+    environment: Mapping[str, str] | None = None
     process: subprocess.Popen[bytes] | None = None
     ended: list[float] = field(default_factory=list)
 
     def start(self) -> None:
         """Start it in a process group of its own: Ctrl-C reaches the supervisor alone, which stops all in order."""
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            self.command, start_new_session=True, preexec_fn=_made_mortal, stdin=subprocess.DEVNULL
+            self.command,
+            env=self.environment,
+            start_new_session=True,
+            preexec_fn=_made_mortal,
+            stdin=subprocess.DEVNULL,
         )
 
     def stop(self, seconds: float) -> None:
@@ -85,6 +91,12 @@ def _made_mortal() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def ending_signals() -> list[signal.Signals]:
+    """Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes, unless it is ignored, as `nohup` asks for."""
+    hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    return [signal.SIGINT, signal.SIGTERM, *hung_up]
+
+
 def supervise(
     services: Sequence[Service],
     note: Callable[[str], None],
@@ -95,7 +107,7 @@ def supervise(
     look_after: Callable[[], None] | None = None,
     look_seconds: float = 20.0,
 ) -> None:
-    """Run services until SIGINT or SIGTERM, or until one of them cannot be kept running.
+    """Run services until an ending signal (`ending_signals`), or until one of them cannot be kept running.
 
     Args:
         services: In the order in which they start; they stop in the opposite order.
@@ -110,7 +122,7 @@ def supervise(
         ServiceError: A service ended too often.
     """
     stopping: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: stopping.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, lambda number, _: stopping.append(number)) for number in ending_signals()}
     try:
         started: list[Service] = []
         looked = time.monotonic()

@@ -3,12 +3,27 @@
 import os
 import subprocess
 import sys
+import time
+from unittest import mock
 
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    ScheduleInstigatorData,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
 
+from virnuc_dagster.cli import up
+from virnuc_dagster.clock import Clock, set_right
 from virnuc_dagster.instance import clear_dead_runs, open_instance
+from virnuc_dagster.ledger import Ledger
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.writer import HOST_TAG, PID_TAG, PROCESS_TAG, STARTED_TAG, process_is_gone, process_tags
 
@@ -85,3 +100,88 @@ def test_a_retry_is_not_judged_by_the_process_of_its_parent(tmp_path, older):
         status = {run.run_id: run.status for run in instance.get_runs()}
 
     assert status == {parent.run_id: dg.DagsterRunStatus.FAILURE, retry.run_id: dg.DagsterRunStatus.STARTING}
+
+
+ORIGIN = RemoteInstigatorOrigin(
+    RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("virnuc_dagster.definitions"), "__repository__"), "one"
+)
+
+
+def remember(instance: dg.DagsterInstance, kind: InstigatorType, data: object) -> InstigatorState:
+    state = InstigatorState(ORIGIN, kind, InstigatorStatus.RUNNING, data)
+    return instance.add_instigator_state(state)
+
+
+@pytest.mark.parametrize(("ahead", "times_stay"), [(3_600.0, False), (20.0, True), (-3_600.0, True)])
+def test_a_sensor_whose_last_look_is_still_to_come_looks_at_once(tmp_path, ahead, times_stay):
+    with open_instance(Settings(home=tmp_path)) as instance:
+        last = time.time() + ahead
+        data = SensorInstigatorData(last, "key", 5, "cursor", last, last_tick_success_timestamp=last)
+        before = remember(instance, InstigatorType.SENSOR, data)
+        found = set_right(instance, tmp_path)
+        (after,) = instance.all_instigator_state()
+
+    assert (after == before) is times_stay
+    assert found == (0 if times_stay else pytest.approx(ahead, abs=30))
+    assert after.instigator_data.cursor == "cursor"  # what was told of stays told
+    assert after.instigator_data.last_tick_start_timestamp <= max(time.time(), before.instigator_data[0])
+
+
+def test_a_schedule_that_ran_in_the_future_runs_when_it_is_due(tmp_path):
+    with open_instance(Settings(home=tmp_path)) as instance:
+        later = time.time() + 90 * 86_400
+        state = remember(instance, InstigatorType.SCHEDULE, ScheduleInstigatorData("0 2 * * *", 1.0, later))
+        names = state.instigator_origin_id, state.selector_id
+        tick = TickData(names[0], "one", InstigatorType.SCHEDULE, TickStatus.SKIPPED, later, selector_id=names[1])
+        instance.create_tick(tick)
+        assert set_right(instance, tmp_path) == pytest.approx(90 * 86_400, abs=30)
+        (after,) = instance.all_instigator_state()
+        (tick,) = instance.get_ticks(*names)
+
+    assert after.instigator_data.start_timestamp == 1.0
+    assert after.instigator_data.last_iteration_timestamp <= time.time()
+    assert tick.timestamp <= time.time()
+    assert tick.status == TickStatus.SKIPPED
+
+
+def test_files_and_batches_of_the_ledger_do_not_wait_for_the_clock(tmp_path, monkeypatch):
+    ledger, now = Ledger(tmp_path), time.time()
+    with monkeypatch.context() as ahead:
+        ahead.setattr("virnuc_dagster.ledger.time.time", lambda: now + 86_400)
+        ledger.begin("failed-1", "report", requested=True)
+        ledger.finish("failed-1", "no space left", 3)
+    assert ledger.set_right(now, 60) == pytest.approx(now + 86_400)
+    ledger.retry_failed(now + 1, 3, "cut")
+
+    assert ledger.batch("failed-1").step == "cut"
+    assert [item.since for item in ledger.waiting(now + 1)] == [now]
+
+
+def test_a_step_back_is_noticed_and_the_daemon_is_stopped_while_times_are_changed(tmp_path, monkeypatch, capsys):
+    order: list[str] = []
+    daemon = mock.Mock(stop=lambda _: order.append("stop"), start=lambda: order.append("start"))
+    monkeypatch.setattr("virnuc_dagster.clock.set_right", lambda *_: order.append("set right") or 3_600.0)
+    with open_instance(Settings(home=tmp_path)) as instance:
+        watch = up.Watch(instance, Settings(home=tmp_path), daemon)
+        real = time.time
+        watch.look()
+        assert order == ["set right"]  # at the start, for what happened before
+        monkeypatch.setattr("virnuc_dagster.clock.time.time", lambda: real() - 3_600)
+        watch.look()
+        watch.look()
+
+    assert order == ["set right", "stop", "set right", "start"]
+    assert "the clock was set back" in capsys.readouterr().err
+    assert '"set_back_seconds": 3600' in next((tmp_path / "logs").iterdir()).read_text()
+
+
+@pytest.mark.parametrize(("steps", "said"), [([-20, -20, -30], [0, 0, 70]), ([86_400, -120], [0, 120])])
+def test_small_steps_add_up_and_steps_forward_do_not_count(monkeypatch, steps, said):
+    monkeypatch.setattr("virnuc_dagster.clock.time.monotonic", lambda: 0.0)
+    now = [1e9]
+    monkeypatch.setattr("virnuc_dagster.clock.time.time", lambda: now[0])
+    clock, found = Clock(), []
+    for step in steps:
+        now[0] += step
+        found.append(clock.set_back())
+    assert found == said

@@ -21,12 +21,13 @@ from ports_kit import free_port
 
 from virnuc_dagster.automation.alerts import post
 from virnuc_dagster.cli import main, up
+from virnuc_dagster.cli.signals import Interrupted, interruptible
 from virnuc_dagster.instance import clear_dead_runs, open_instance
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import Fingerprint, Ledger
 from virnuc_dagster.locks import AlreadyRunningError, only_one
 from virnuc_dagster.settings import Settings
-from virnuc_dagster.supervisor import Service, ServiceError, supervise
+from virnuc_dagster.supervisor import Service, ServiceError, ending_signals, supervise
 from virnuc_dagster.writer import HOST_TAG, PID_TAG, STARTED_TAG, process_tags
 
 
@@ -54,7 +55,8 @@ def test_a_service_hears_signals_also_in_a_background_job(tmp_path):
     assert seen.read_text() == "default_int_handler"
 
 
-def test_a_service_that_ends_is_started_again_and_all_stop_on_a_signal(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_service_that_ends_is_started_again_and_all_stop_on_a_signal(tmp_path, number):
     starts = tmp_path / "starts"
     short = f"open({str(starts)!r}, 'a').write('x')"
     # The second one has a child, as the code server has runs.
@@ -66,7 +68,7 @@ def test_a_service_that_ends_is_started_again_and_all_stop_on_a_signal(tmp_path)
     def end() -> None:
         while len(notes) < 2:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=end).start()
     supervise(services, notes.append, poll_seconds=0.05, restarts_max=100)
@@ -75,6 +77,24 @@ def test_a_service_that_ends_is_started_again_and_all_stop_on_a_signal(tmp_path)
     assert "the short ended with code 0; starting it again" in notes
     with pytest.raises(ProcessLookupError):
         os.killpg(services[1].process.pid, 0)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_nohup_is_heeded(handler):
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        assert (signal.SIGHUP in ending_signals()) is (handler == signal.SIG_DFL)
+        with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) == handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_interrupts_in_order():
+    with pytest.raises(Interrupted, match="SIGHUP") as caught, interruptible():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert caught.value.exit_code == 129
 
 
 def test_a_service_that_keeps_ending_is_given_up():
@@ -147,13 +167,13 @@ def test_one_home_has_one_supervisor(tmp_path):
         pass
 
 
-def test_a_taken_port_is_said_at_once(tmp_path, capsys):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        code = main(["up", "--home", str(tmp_path), "--port", str(taken.getsockname()[1])])
+@pytest.mark.parametrize(("which", "whose"), [(0, "the UI"), (1, "the reports, which is one above --port")])
+def test_a_taken_port_is_said_at_once_and_whose_it_is(tmp_path, capsys, which, whose):
+    port = free_port(following=1)
+    with socket.create_server(("127.0.0.1", port + which)):
+        code = main(["up", "--home", str(tmp_path), "--port", str(port)])
     assert code == 2
-    assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1:{port + which}, the port of {whose}: " in capsys.readouterr().err
 
 
 def test_a_bundle_that_is_not_there_is_said_at_once(tmp_path, capsys):

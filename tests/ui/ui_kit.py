@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -106,14 +106,24 @@ class Web:
 
 
 @contextmanager
-def running(home: Path, **settings: str) -> Iterator[Web]:
-    """`virnuc up` on a home, until the context ends; `settings` are VIRNUC_* variables without their prefix."""
+def running(
+    home: Path, *, folder: Path | None = None, env: Mapping[str, str] | None = None, **settings: str
+) -> Iterator[Web]:
+    """`virnuc up` on a home, until the context ends.
+
+    Args:
+        home: The home.
+        folder: The working folder.
+        env: Further environment variables.
+        settings: VIRNUC_* variables without their prefix.
+    """
     port = free_port(following=1)  # where reports are served
     variables = {f"VIRNUC_{name.upper()}": value for name, value in settings.items()}
     log = (home / "up.log").open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "virnuc_dagster", "up", "--port", str(port), "--home", str(home)],
-        stdout=log, stderr=log, start_new_session=True, env={**os.environ, "DAGSTER_HOME": "", **variables},
+        stdout=log, stderr=log, start_new_session=True, cwd=folder,
+        env={**os.environ, "DAGSTER_HOME": "", **variables, **(env or {})},
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 90

@@ -1,6 +1,7 @@
 """The command group, its common flags, and the one place where errors become exit codes.
 
-0 done · 1 error · 2 usage · 3 checkpoint damaged or incompatible · 4 out of memory · 5 no space · 130/143 interrupted.
+0 done · 1 error · 2 usage · 3 damaged or incompatible checkpoint · 4 out of memory · 5 no space · 129, 130, 143
+interrupted.
 """
 
 import sys

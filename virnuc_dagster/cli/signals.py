@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: known for certain, whatever handlers Dagster puts in between.
+"""Ctrl-C, SIGTERM and SIGHUP: known for certain, whatever handlers Dagster puts in between.
 
 Dagster replaces the Python handlers while it runs and turns a signal into a failed run. Python's wake-up descriptor
 receives every signal's number all the same.
@@ -6,9 +6,11 @@ receives every signal's number all the same.
 
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+
+from virnuc_dagster.supervisor import ending_signals
 
 
 class Interrupted(BaseException):
@@ -26,11 +28,11 @@ def _raise_interrupted(number: int, _: FrameType | None) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `Interrupted` if SIGINT or SIGTERM arrives in the body, also if the body turned it into something else."""
+    """Raise `Interrupted` if an ending signal arrives in the body, also if the body turned it into something else."""
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
-    watched = (signal.SIGINT, signal.SIGTERM)
+    watched = ending_signals()
     handlers = {number: signal.signal(number, _raise_interrupted) for number in watched}
     descriptor = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
@@ -52,7 +54,7 @@ def interruptible() -> Iterator[None]:
         sender.close()
 
 
-def _arrived(receiver: socket.socket, watched: tuple[signal.Signals, ...]) -> int:
+def _arrived(receiver: socket.socket, watched: Sequence[signal.Signals]) -> int:
     """The first watched signal that arrived, or 0."""
     try:
         received = receiver.recv(4096)

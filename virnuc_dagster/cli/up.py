@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 import sys
-import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from virnuc_dagster.settings import HOME_VARIABLE, STORE_VARIABLE, Settings
 MODULE = "virnuc_dagster.definitions"
 #: A tick of a sensor or schedule may take this long; a large survey needs more than Dagster's 60 seconds.
 _TICK_SECONDS = "300"
+_STOP_SECONDS = 15.0
 
 
 @click.command(
@@ -36,31 +37,63 @@ def up(port: int, host: str, **flags: Any) -> int:
     from virnuc_dagster.instance import clear_dead_runs, open_instance
     from virnuc_dagster.locks import only_one
     from virnuc_dagster.models.bundle import open_bundle
+    from virnuc_dagster.places import private_folder
     from virnuc_dagster.supervisor import supervise
 
     settings = Settings.read(**flags)
     open_bundle(settings.bundle)  # one that is not there is said now, not by every run
     url, reports_port = f"http://{host}:{port}", port + 1
-    os.environ |= {"DAGSTER_HOME": str(settings.dagster_home), HOME_VARIABLE: str(settings.home)}
-    os.environ.setdefault(ADDRESS_VARIABLE, f"http://{host}:{reports_port}")
-    if settings.store_at:
-        os.environ[STORE_VARIABLE] = settings.store_at
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
-    for kind in ("SENSOR", "SCHEDULE"):
-        os.environ.setdefault(f"DAGSTER_{kind}_GRPC_TIMEOUT_SECONDS", _TICK_SECONDS)
     about, hint = f"{url}, process {os.getpid()}", "open that address, or stop it first (Ctrl-C there)"
     with open_instance(settings) as instance, only_one(settings.dagster_home / "up.lock", about, hint):
-        _check_port(host, port)
-        _check_port(host, reports_port)
+        _check_port(host, port, "the UI")
+        _check_port(host, reports_port, "the reports, which is one above --port")
         note(f"web UI: {url}  (home {settings.home})")
         clear_dead_runs(instance, note)
         note(f"inbox:  {settings.inbox}  ({'watched' if settings.automation else 'automation is off'})")
-        with tempfile.TemporaryDirectory(prefix="virnuc-") as folder:
-            reports = [str(settings.reports), host, str(reports_port)]
-            parts = [*services(Path(folder), host, port), report_service(reports)]
-            supervise(parts, note, look_after=lambda: _clear_dead_runs(instance))
+        with private_folder() as folder:
+            env = environment(settings, folder, f"http://{host}:{reports_port}")
+            reports = report_service([str(settings.reports), host, str(reports_port)], env)
+            parts = [*services(folder, host, port, env), reports]
+            supervise(parts, note, look_after=Watch(instance, settings, daemon=parts[-2]).look)
     note("stopped")
     return 0
+
+
+class Watch:
+    """What `virnuc up` looks after besides its services: runs that died, and a clock that is set back.
+
+    Args:
+        instance: Has the runs and the sensors' states.
+        settings: Where the home is.
+        daemon: The service that evaluates sensors and schedules.
+    """
+
+    def __init__(self, instance: Any, settings: Settings, daemon: Any) -> None:
+        from virnuc_dagster.clock import Clock
+
+        self.instance, self.settings, self.daemon = instance, settings, daemon
+        self._clock = Clock()
+        self._set_right()  # the clock may have been set back while nothing ran
+
+    def look(self) -> None:
+        """Look once; whatever goes wrong, the next look may succeed."""
+        if self._clock.set_back():
+            self.daemon.stop(_STOP_SECONDS)  # it remembers when schedules come next
+            self._set_right()
+            self.daemon.start()
+        _clear_dead_runs(self.instance)
+
+    def _set_right(self) -> None:
+        from virnuc_dagster.clock import in_words, set_right
+        from virnuc_dagster.journal import Journal
+
+        with _told("times in the future could not be looked for"):
+            if seconds := set_right(self.instance, self.settings.home):
+                note(
+                    f"the clock was set back: sensors, schedules and waiting files had times up to {in_words(seconds)} "
+                    "ahead and would have waited for them; they go on from now"
+                )
+                Journal(folder=str(self.settings.logs)).write("clock", set_back_seconds=round(seconds))
 
 
 def _clear_dead_runs(instance: Any) -> None:
@@ -71,14 +104,43 @@ def _clear_dead_runs(instance: Any) -> None:
     """
     from virnuc_dagster.instance import clear_dead_runs
 
-    try:
+    with _told("dead runs could not be looked for"):
         clear_dead_runs(instance, note)
-    except Exception as error:  # whatever it is, the next look may succeed
-        with contextlib.suppress(OSError):  # this text, too, may go to a full disk
-            note(f"dead runs could not be looked for: {error}")
 
 
-def services(folder: Path, host: str, port: int) -> list[Any]:
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say what went wrong in the body, and go on."""
+    try:
+        yield
+    except Exception as error:
+        note(f"{what}: {error}")
+
+
+def environment(settings: Settings, folder: Path, reports_url: str) -> dict[str, str]:
+    """The environment of the services, and of the runs that they start.
+
+    Args:
+        settings: Where things live.
+        folder: A private folder with nothing to import.
+        reports_url: The address of the report server.
+    """
+    env = dict(os.environ)
+    env |= {"DAGSTER_HOME": str(settings.dagster_home), HOME_VARIABLE: str(settings.home)}
+    if settings.store_at:
+        env[STORE_VARIABLE] = settings.store_at
+    env.setdefault(ADDRESS_VARIABLE, reports_url)
+    env.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    for kind in ("SENSOR", "SCHEDULE"):
+        env.setdefault(f"DAGSTER_{kind}_GRPC_TIMEOUT_SECONDS", _TICK_SECONDS)
+    # Nothing is imported from the working folder, into which anyone may have put a `gql.py`: neither by Python itself
+    # nor by an empty part of PYTHONPATH. Dagster drops the first part of the path while it loads definitions.
+    own = [part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part]
+    env |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([str(folder), *own])}
+    return env | {"TMPDIR": str(folder.parent)}  # the code server makes a socket of its own there
+
+
+def services(folder: Path, host: str, port: int, env: Mapping[str, str]) -> list[Any]:
     """The three processes, joined by a socket in `folder`."""
     from virnuc_dagster.supervisor import Service
 
@@ -89,32 +151,37 @@ def services(folder: Path, host: str, port: int) -> list[Any]:
     return [
         Service(
             "code server",
-            [python, "-m", "dagster", "code-server", "start", "-m", MODULE, "--socket", str(socket_path), *common],
+            [python, "-m", "dagster", "code-server", "start", "-m", MODULE, "--socket", str(socket_path),
+             "--working-directory", str(folder), *common],  # else it imports from the working folder
             listens_on=socket_path,
+            environment=env,
         ),
         Service(
             "web server",
             [python, "-m", "dagster_webserver", "-w", str(workspace), "-h", host, "-p", str(port),
              "--dagster-log-level", "warning"],
+            environment=env,
         ),
-        Service("daemon", [python, "-m", "dagster._daemon", "run", "-w", str(workspace), *common]),
+        Service("daemon", [python, "-m", "dagster._daemon", "run", "-w", str(workspace), *common], environment=env),
     ]  # fmt: skip
 
 
-def report_service(arguments: list[str]) -> Any:
+def report_service(arguments: list[str], env: Mapping[str, str]) -> Any:
     """The process that the UI's links to reports lead to."""
     from virnuc_dagster.supervisor import Service
 
-    return Service("report server", [sys.executable, "-m", "virnuc_dagster.report_server", *arguments])
+    command = [sys.executable, "-m", "virnuc_dagster.report_server", *arguments]
+    return Service("report server", command, environment=env)
 
 
 def note(text: str) -> None:
-    """Tell the user."""
-    click.echo(text, err=True)
+    """Tell the user, if there is still a terminal, and a disk that takes the text."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
-def _check_port(host: str, port: int) -> None:
-    """Say now that a port is taken, not from within the web server."""
+def _check_port(host: str, port: int, whose: str) -> None:
+    """Say now that a port is taken, not from within the server that wants it."""
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(address[0], socket.SOCK_STREAM) as probe:
@@ -122,5 +189,6 @@ def _check_port(host: str, port: int) -> None:
             probe.bind(address[4])
     except OSError as error:
         raise SettingsError(
-            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port, or stop what runs there"
+            f"cannot listen on {host}:{port}, the port of {whose}: {error.strerror}",
+            hint="choose another --port, or stop what runs there",
         ) from error

@@ -90,7 +90,7 @@ def scan_inbox(inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float
         ledger.note_files(changed, known.keys() - seen.keys(), now)
     scan = Scan(known=len(seen) + len(unspeakable))
     for path, fingerprint in unspeakable.items():
-        if now - fingerprint.mtime_ns / 1e9 < settle_seconds or not _reject_name(inbox, path, fingerprint, scan):
+        if 0 <= now - fingerprint.mtime_ns / 1e9 < settle_seconds or not _reject_name(inbox, path, fingerprint, scan):
             scan.waiting += 1
     waiting = ledger.files("waiting").values()
     if seen_too_early := {file.path: file.fingerprint for file in waiting if file.seen_at > now}:
