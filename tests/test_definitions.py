@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 import torch
 import yaml
+from dagster._cli.utils import get_possibly_temporary_instance_for_cli
 
 from virnuc_dagster import instance
 from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointMissingError
@@ -20,6 +21,7 @@ from virnuc_dagster.home_storage import HomeStorage
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.writer import PROCESS_TAG
 
 ROOT = Path(__file__).parents[1]
 
@@ -220,3 +222,26 @@ def test_a_damaged_partition_is_never_handed_out(manager):
 
     with pytest.raises(CheckpointDamagedError, match="digest differs"):
         load(manager, ["b-1__0001"])
+
+
+def test_a_run_of_an_instance_that_is_thrown_away_says_what_to_set(tmp_path, monkeypatch):
+    """`dg launch` and `dagster asset materialize` without DAGSTER_HOME."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIRNUC_HOME", str(tmp_path / "my home"))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with get_possibly_temporary_instance_for_cli() as thrown_away:
+        run = thrown_away.create_run_for_job(nothing)
+        with pytest.raises(instance.InstanceError, match="nothing was computed: DAGSTER_HOME is not set") as caught:
+            instance.begin_run(thrown_away, run.run_id)
+    assert caught.value.hint == f"export DAGSTER_HOME='{tmp_path}/my home/dagster', then run the command again"
+
+    monkeypatch.setenv("DAGSTER_HOME", f"{tmp_path}/my home/dagster")  # what the hint says works
+    with get_possibly_temporary_instance_for_cli() as of_home:
+        run = of_home.create_run_for_job(nothing)
+        instance.begin_run(of_home, run.run_id)
+        assert PROCESS_TAG in of_home.get_run_by_id(run.run_id).tags
+
+
+@dg.job
+def nothing() -> None:
+    """For runs that are only recorded."""

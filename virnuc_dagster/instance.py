@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.resources import files
@@ -21,7 +22,7 @@ from virnuc_dagster.database import database_refusal, is_out_of_space
 from virnuc_dagster.errors import VirnucError, causes
 from virnuc_dagster.home import open_home
 from virnuc_dagster.settings import Settings
-from virnuc_dagster.writer import process_is_gone
+from virnuc_dagster.writer import process_is_gone, process_tags
 
 CONFIG_NAME = "dagster.yaml"
 #: sha256 of every `dagster.yaml` that a version of this package wrote, the newest last. A file with one of these
@@ -33,6 +34,8 @@ SHIPPED = (
     "7b96441ada4ec76825bf7c70908577523c51cdd6226b62492d64c21bbf7b2bc7",
     "0ed87cb4da86c38bd3a463349f2abd8ebcb0948ef67977337645f7b307a22350",
 )
+#: How Dagster's commands begin the name of an instance that they delete at their end.
+THROWN_AWAY_PREFIX = ".tmp_dagster_home_"
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -189,6 +192,22 @@ def postgres_error(error: BaseException | None) -> str:
     """What Postgres, or the way to it, said, wherever in the chain of causes it is; empty if nothing."""
     said = [cause for cause in causes(error) if type(cause).__module__.startswith(("psycopg2", "dagster_postgres"))]
     return " ".join(str(said[-1]).split()) if said else ""  # the innermost says most
+
+
+def begin_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """The first thing that a step does: write down which process computes its run.
+
+    Raises:
+        InstanceError: Nobody would ever see the run: Dagster deletes its instance when the command ends.
+    """
+    if instance.is_persistent and Path(instance.root_directory).name.startswith(THROWN_AWAY_PREFIX):
+        settings = Settings.read()
+        prepare_instance(settings)  # Dagster takes no folder that is not there
+        raise InstanceError(
+            "nothing was computed: DAGSTER_HOME is not set, and Dagster would delete its record of this run at the end",
+            hint=f"export DAGSTER_HOME={shlex.quote(str(settings.dagster_home))}, then run the command again",
+        )
+    instance.add_run_tags(run_id, process_tags(run_id))
 
 
 def clear_dead_runs(instance: dg.DagsterInstance, note: Callable[[str], None]) -> None:

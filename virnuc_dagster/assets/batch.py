@@ -6,11 +6,12 @@ import dagster as dg
 
 from virnuc_dagster.assets.plots import bars
 from virnuc_dagster.checkpoints import CheckpointStore, Payload
+from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.partitions import batches, shards
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import batch_provenance, build_batch, current_manifest
-from virnuc_dagster.writer import process_tags, writer
+from virnuc_dagster.writer import writer
 
 OWNERS = ["team:sequence-analysis"]
 
@@ -42,7 +43,7 @@ def sequence_batch(
     frames from which codons with a letter other than A, C, G, T were left out. `reused` means that the batch was cut
     before and nothing was done.
     """
-    context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
+    begin_run(context.instance, context.run.run_id)
     manifest, metadata = cut_batch(
         context.instance, checkpoints.store, context.partition_key, progress, context.run.run_id
     )

@@ -16,6 +16,7 @@ from dagster._core.execution.context.metadata_logging import AssetMetadataHandle
 from virnuc_dagster.backends import Backend
 from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointStore, CommitRecord, Payload
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
+from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import record_metadata
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.progress import Progress
@@ -24,7 +25,7 @@ from virnuc_dagster.stages.ensure import Ensured
 from virnuc_dagster.stages.keys import batch_of, shard_checkpoint
 from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.space import check_space
-from virnuc_dagster.writer import process_tags, writer
+from virnuc_dagster.writer import writer
 
 
 def run_shards(
@@ -57,7 +58,7 @@ def run_shards(
         ShardsFailedError: Some shards failed; all others are committed.
         NoSpaceError: The results would not fit; nothing was computed.
     """
-    context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
+    begin_run(context.instance, context.run.run_id)
     keys = list(context.partition_keys)
     check_space(store, [stage], keys, context.log.warning)
     progress.start(stage.name, len(keys), _count_frames(store, keys))

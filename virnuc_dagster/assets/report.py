@@ -9,6 +9,7 @@ import dagster as dg
 from virnuc_dagster.assets.batch import OWNERS
 from virnuc_dagster.assets.plots import bars, binned
 from virnuc_dagster.assets.predictions import predictions
+from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.partitions import batches
@@ -17,7 +18,6 @@ from virnuc_dagster.report_server import ADDRESS_VARIABLE
 from virnuc_dagster.resources import Compute
 from virnuc_dagster.stages.report import build_report
 from virnuc_dagster.stages.shards import PredictionStage
-from virnuc_dagster.writer import process_tags
 
 
 def _links(folder: Path, batch: str) -> dict[str, dg.MetadataValue]:
@@ -62,7 +62,7 @@ def batch_report(
     because Dagster cannot know to which batch a shard belongs. Whether a report is out of date, the scheduled backfill
     finds out.
     """
-    context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
+    begin_run(context.instance, context.run.run_id)
     batch = context.partition_key
     stage = PredictionStage(checkpoints.store, compute.open_bundle(), compute.options(checkpoints.level))
     report = build_report(checkpoints.store, batch, stage, Path(reports.root) / batch)

@@ -12,6 +12,7 @@ from virnuc_dagster.assets.report import ReportFolder
 from virnuc_dagster.automation.steps import Registered
 from virnuc_dagster.checkpoints import CheckpointKey
 from virnuc_dagster.checks import Targets, evaluation, integrity_key, red_partitions
+from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.resources import Compute
@@ -21,7 +22,6 @@ from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.health import Verdict
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, PredictionStage
 from virnuc_dagster.stages.survey import MISSING, STALE, stored_batches, survey_batch
-from virnuc_dagster.writer import process_tags
 
 AUDIT_JOB = "audit_store"
 CHECK = "every_byte_is_right"
@@ -54,7 +54,7 @@ def store_audit(
 
     Before the first audit, the graph shows this asset in orange: not run yet. "Materialize" runs it now.
     """
-    context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
+    begin_run(context.instance, context.run.run_id)
     store = checkpoints.store
     found = audit_store(store)
     aside = set_aside(store, found.damaged)

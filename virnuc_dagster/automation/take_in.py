@@ -10,6 +10,7 @@ from virnuc_dagster.assets.batch import cut_batch, sequence_batch
 from virnuc_dagster.automation.steps import FILES_TAG, REPORT, SHARDS, Registered, whole
 from virnuc_dagster.checks import Targets, evaluation, integrity_key
 from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import CheckpointIOManager, record_metadata
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import Fingerprint, Ledger
@@ -22,7 +23,7 @@ from virnuc_dagster.stages.batch import BATCH
 from virnuc_dagster.stages.health import check_batch_integrity
 from virnuc_dagster.stages.keys import batch_checkpoint
 from virnuc_dagster.stages.survey import wanted_digest
-from virnuc_dagster.writer import process_tags, writer
+from virnuc_dagster.writer import writer
 
 TAKE_IN_JOB = "take_in_files"
 _OP = "read_and_cut"
@@ -70,7 +71,7 @@ def take_in_job(settings: Settings) -> dg.JobDefinition:
         progress: dg.ResourceParam[Progress],
         journal: dg.ResourceParam[Journal],
     ) -> None:
-        context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
+        begin_run(context.instance, context.run.run_id)
         sweep_spools(settings.inbox)
         errors: list[VirnucError] = []
         ledger = Ledger(settings.home)
