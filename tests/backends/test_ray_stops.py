@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import psutil
 import pytest
 from pipeline_kit import SHARDS, Home
 
+from virnuc_dagster.backends.ray_cluster import connected
 from virnuc_dagster.cli import main
 from virnuc_dagster.report import paths
 
@@ -86,3 +88,13 @@ def test_stopped_twice_then_killed_then_finished(tmp_path, monkeypatch):
     assert call.files() == {name: (whole / "out" / name).read_bytes() for name in paths.REPRODUCIBLE}
     for folder in ray_folders() - before:  # of the killed one
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_workers_import_nothing_from_the_working_folder(tmp_path, monkeypatch):
+    """Ray puts the driver's working folder first in their path; anyone may have put a `torch.py` there."""
+    ray = pytest.importorskip("ray", reason="needs the extra [ray]")
+    monkeypatch.chdir(tmp_path)
+    with connected("", "cpu", 1, 1):
+        found = ray.get(ray.remote(num_cpus=1)(lambda: sys.path).remote())
+    assert found
+    assert not {str(tmp_path), "", "."} & set(found)

@@ -110,7 +110,13 @@ def connected(address: str, device: str, threads: int, workers: int) -> Iterator
         with _handlers_kept():
             try:
                 _check_answers(address)
-                ray.init(namespace="virnuc", log_to_driver=False, logging_level=logging.ERROR, **options)
+                ray.init(
+                    namespace="virnuc",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    job_config=_importing_nothing_here(),
+                    **options,
+                )
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
                 raise BackendError(
@@ -119,6 +125,20 @@ def connected(address: str, device: str, threads: int, workers: int) -> Iterator
                     "token; or unset VIRNUC_RAY_ADDRESS and RAY_ADDRESS to start one here",
                 ) from error
         yield _crew(device, threads, workers)
+
+
+def _importing_nothing_here() -> Any:
+    """A job whose workers do not import from this process's working folder, which Ray else puts first in their path.
+
+    Ray leaves it out of a job with a working folder of its own; sending the workers one would cost an upload.
+    """
+    from ray.job_config import JobConfig
+
+    class Job(JobConfig):  # type: ignore[misc, unused-ignore]
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True
+
+    return Job()
 
 
 def _check_answers(address: str) -> None:
