@@ -61,6 +61,7 @@ class Settings(BaseSettings):
         workers: Workers of backend `ray`; 0 is as many as the cluster has room for.
         ray_address: Of a running Ray cluster; if empty, `RAY_ADDRESS` or else a cluster started for the run.
         kubernetes: Whether runs are pods: those over shards then ask for a GPU, unless `device` is `cpu`.
+        allow_missing_end_mark: Whether a BGZF file without its end mark is read, instead of refused as truncated.
         shards_per_run: Shards that one run takes, with the models loaded once.
         automation: Whether the sensors and schedules are on until someone turns them off in the UI.
         inbox_settle_seconds: A file in the inbox is taken in once it has not changed for this long.
@@ -91,6 +92,7 @@ class Settings(BaseSettings):
     workers: int = Field(0, ge=0, le=100_000)
     ray_address: str = ""
     kubernetes: bool = False
+    allow_missing_end_mark: bool = False
     shards_per_run: int = Field(1_000, ge=1)
     automation: bool = True
     inbox_settle_seconds: float = Field(10, ge=0, le=86_400)

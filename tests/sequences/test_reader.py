@@ -11,10 +11,12 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from sequences_kit import bgzf
 
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.sequences import streams
 from virnuc_dagster.sequences.reader import SequenceRecord, read_sequences
+from virnuc_dagster.sequences.streams import BGZF_END
 
 COMPRESSORS = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress, "zstd": zstandard.compress}
 PZSTD_START = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
@@ -171,6 +173,36 @@ def test_a_kilobyte_that_stands_for_much_is_read_in_pieces(compress):
     assert max(pieces) <= 70_000_000
     with pytest.raises(InputError, match=r"in\.fa"):
         read(small)
+
+
+@pytest.mark.parametrize("cut", ["end mark", "one block", "most"])
+def test_bgzf_cut_between_two_blocks_is_refused_unless_allowed(cut):
+    content = bgzf(FASTA)
+    blocks = [start for start in range(len(content)) if content.startswith(BGZF_END[:16], start)]
+    end = {"end mark": blocks[-1], "one block": blocks[-2], "most": blocks[1]}[cut]
+    with pytest.raises(InputError, match=r"in\.fa: the gzip data are probably truncated") as caught:
+        read(content[:end])
+    assert "--allow-missing-end-mark" in caught.value.hint
+    allowed = read_sequences(io.BytesIO(content[:end]), name="in.fa", allow_missing_end_mark=True)
+    assert (list(allowed) == read(content)) == (cut == "end mark")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (bgzf(FASTA[:90_000]) + bgzf(FASTA[90_000:]), "an end mark within is that of a joined file"),
+        (bgzf(FASTA[:90_000])[:-28] + gzip.compress(FASTA[90_000:]), "what is last is no BGZF"),
+        (bgzf(FASTA) + b"\0" * 70_000, "padded with NUL"),
+        (bgzf(FASTA[:90_000]) + b"\0" * 65_000 + bgzf(FASTA[90_000:]), "padded within"),
+    ],
+)
+def test_bgzf_is_read_to_its_end_mark(content, why):
+    assert read(content) == read(FASTA), why
+
+
+def test_pzstd_cut_before_an_announced_frame_is_refused():
+    with pytest.raises(InputError, match="the zstd data are probably truncated"):
+        read(PZSTD_START + zstandard.compress(FASTA) + PZSTD_START)
 
 
 def test_garbage_after_an_archive_is_refused():

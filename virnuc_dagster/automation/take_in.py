@@ -82,6 +82,7 @@ def take_in_job(settings: Settings) -> dg.JobDefinition:
                 arrival = take_in(
                     checkpoints.store, settings.inbox, name, ledger,
                     window_length=bundle.spec.window_length, shard_size=settings.shard_size,
+                    allow_missing_end_mark=settings.allow_missing_end_mark,
                 )  # fmt: skip
                 if arrival.batch:
                     _register(context, checkpoints, progress, arrival, ledger, settings, wanted)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from virnuc_dagster.cli.inputs import Source
-from virnuc_dagster.cli.options import batch_argument, home_option
+from virnuc_dagster.cli.options import batch_argument, home_option, reading_option
 from virnuc_dagster.cli.tables import print_table, printable
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.settings import Settings
@@ -29,6 +29,7 @@ Examples:
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @click.option("--bundle", help="Model bundle, which says the window length [default: mini].")
 @click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
+@reading_option
 @home_option
 def add(inputs: tuple[Path, ...], **flags: Any) -> int:
     """Read files, cut them into frames and shards, and register those; nothing is embedded yet."""
@@ -52,8 +53,9 @@ def add(inputs: tuple[Path, ...], **flags: Any) -> int:
             try:
                 with source.opened() as stream:
                     batch, record = add_sequences(
-                        store, stream, source.name, window_length=window_length, shard_size=settings.shard_size
-                    )
+                        store, stream, source.name, window_length=window_length, shard_size=settings.shard_size,
+                        allow_missing_end_mark=settings.allow_missing_end_mark,
+                    )  # fmt: skip
                 note_origin(settings.home, batch, source.facts)
             except InputError as error:
                 note(f"error: {error}")

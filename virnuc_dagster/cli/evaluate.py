@@ -14,7 +14,7 @@ from rich.console import Console
 from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.cli.destination import Destination, Inputs
 from virnuc_dagster.cli.inputs import Source
-from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option, refuse_unwritable
+from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option, reading_option, refuse_unwritable
 from virnuc_dagster.cli.predict import PredictCall
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.settings import Settings
@@ -45,6 +45,7 @@ windows and sequences are of those that have a score; coverage says how many do.
 @overwrite_option
 @compute_options
 @click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
+@reading_option
 @click.option("--quiet", is_flag=True, help="No progress, no table.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else on stderr.")
 @home_option
@@ -81,7 +82,8 @@ def evaluate(
     chosen = {label.id: label for label in table.of(split)}
     training = {label.id: label for label in table.of(floor_train)} if floor_train else {}
     with source.opened() as stream:
-        records = {record.id: record for record in read_sequences(stream, name=source.name)}
+        read = read_sequences(stream, name=source.name, allow_missing_end_mark=settings.allow_missing_end_mark)
+        records = {record.id: record for record in read}
     check_labels(labels, [*chosen.values(), *training.values()], records)
     found: dict[str, Any] = {
         "input": source.as_json(),

@@ -26,6 +26,13 @@ _COMPUTE = (
     click.option("--token-budget", type=int, help="Tokens an encoder is fed at once; less needs less memory."),
 )
 
+_END_MARK = click.option(
+    "--allow-missing-end-mark",
+    is_flag=True,
+    default=None,
+    help="Read BGZF files (bgzip) without their end mark, which are probably truncated.",
+)
+
 
 def complete_batch(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
     """Batch keys that a shell may complete to; nothing if the home cannot be read."""
@@ -60,6 +67,11 @@ def compute_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def overwrite_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--overwrite`."""
     return _OVERWRITE(function)
+
+
+def reading_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--allow-missing-end-mark`, of every command that reads sequence files."""
+    return _END_MARK(function)
 
 
 def refuse_unwritable(output: Path) -> None:

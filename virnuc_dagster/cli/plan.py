@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from virnuc_dagster.cli.options import compute_options, home_option
+from virnuc_dagster.cli.options import compute_options, home_option, reading_option
 from virnuc_dagster.cli.tables import print_table, size_text
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.settings import Settings
@@ -20,11 +20,13 @@ Examples:
   virnuc plan contigs.fasta --calibrate              # measures this machine for some ten seconds
   virnuc plan contigs.fasta --json | jq .shard_size_advice
 
-Up to 32 MB of text are counted; of more, evenly spread pieces are read (of a compressed file, its beginning)."""
+Up to 32 MB of text are counted; of more, evenly spread pieces are. For these a compressed file is decompressed up to
+2 GB of text (bgzip's is not: it can be entered anywhere); of a longer one no interval is stated."""
 )
 @click.argument("input", type=click.Path(path_type=Path), metavar="INPUT")
 @compute_options
 @click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
+@reading_option
 @click.option("--calibrate", is_flag=True, help="Measure tokens a second on frames of INPUT; kept in the home.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
@@ -53,7 +55,7 @@ def plan_facts(settings: Settings, path: Path, *, calibrate: bool) -> dict[str, 
     from virnuc_dagster.stages.batch import FRAMES
 
     bundle = open_bundle(settings.bundle)
-    found = estimate_file(path, bundle.spec.window_length)
+    found = estimate_file(path, bundle.spec.window_length, allow_missing_end_mark=settings.allow_missing_end_mark)
     widths = sizing.Widths(bundle.spec.dnabert_s.dim, bundle.spec.esm2.dim)
     shards = sizing.shards_of(found.counts.frames, settings.shard_size)
     store = open_store(settings.store)
@@ -62,7 +64,8 @@ def plan_facts(settings: Settings, path: Path, *, calibrate: bool) -> dict[str, 
     advice = sizing.advise(found.counts.frames, widths, registered=registered)
     return {
         "input": {
-            "path": str(path), "exact": found.exact, "how": found.how, "frames_error": round(found.error, 4),
+            "path": str(path), "exact": found.exact, "how": found.how,
+            "frames_error": None if found.error is None else round(found.error, 4),
             "read_bytes": found.read_bytes, "text_bytes": found.text_bytes, **asdict(found.counts),
         },
         "bundle": bundle.name,
@@ -128,7 +131,9 @@ def _print(facts: dict[str, Any]) -> None:
     found, dagster, advice = facts["input"], facts["dagster"], facts["shard_size_advice"]
     click.echo(f"{found['path']}: {found['how']}")
     if not found["exact"]:
-        click.echo(f"figures are estimates; frames within about {found['frames_error']:.1%}, as far as the pieces tell")
+        error = found["frames_error"]
+        within = "no interval can be stated" if error is None else f"frames within about {error:.1%}"
+        click.echo(f"figures are estimates; {within}")
     print_table(
         ("what", "value"),
         [

@@ -16,7 +16,7 @@ from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.destination import Destination, Inputs, run_text, write_results
 from virnuc_dagster.cli.inputs import Source
-from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option
+from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option, reading_option
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.cli.tables import printable
 from virnuc_dagster.errors import VirnucError
@@ -48,6 +48,7 @@ Run the same command again after a crash: finished shards are not computed again
 @click.option("--name", default="stdin", show_default=True, help="What to call the batch read from standard input (-).")
 @compute_options
 @click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
+@reading_option
 @click.option("--skip-checkpoint-validation", is_flag=True, help="Check only size and safe loading.")
 @click.option("--force-resume", is_flag=True, help="Set damaged checkpoints aside and compute them again.")
 @click.option("--quiet", is_flag=True, help="No progress, no table.")
@@ -191,6 +192,7 @@ class PredictCall:
                 window_length=bundle.spec.window_length,
                 shard_size=self.settings.shard_size,
                 replace_damaged=self.force,
+                allow_missing_end_mark=self.settings.allow_missing_end_mark,
             )
         progress.note(f"{source.name}: {record.rows:,} sequences, batch {batch}")
         return batch

@@ -10,7 +10,7 @@ from rich.console import Console
 from virnuc_dagster.checkpoints import open_store
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.inputs import Source, readable_twice
-from virnuc_dagster.cli.options import home_option, refuse_unwritable
+from virnuc_dagster.cli.options import home_option, reading_option, refuse_unwritable
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.settings import Settings
@@ -48,6 +48,7 @@ crash: it goes on where it was, to the same bundle."""
 )
 @click.option("--device", help="For --encoders: auto, cpu, cuda or cuda:N [default: auto].")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="For --encoders.")
+@reading_option
 @click.option("--quiet", is_flag=True, help="No progress, no table.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else on stderr.")
 @home_option
@@ -78,7 +79,7 @@ def train(
     wanted = Wanted(output.absolute(), description or _DESCRIPTION, notes.read_text(encoding="utf-8") if notes else "")
     reporting = ConsoleProgress(Console(stderr=True), quiet=quiet)
     with interruptible(), reporting as progress, readable_twice(fasta) as file:
-        records = read_records(file, labels, name=str(fasta))
+        records = read_records(file, labels, name=str(fasta), allow_missing_end_mark=settings.allow_missing_end_mark)
         if encoders:
             source = open_bundle(encoders)
             vectors = _embedded(settings, Source(str(fasta), str(fasta), file), source, encoders, progress)
@@ -111,8 +112,9 @@ def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, pr
     store = open_store(settings.store)
     with fasta.opened() as stream:
         batch, _ = add_sequences(
-            store, stream, fasta.name, window_length=bundle.spec.window_length, shard_size=settings.shard_size
-        )
+            store, stream, fasta.name, window_length=bundle.spec.window_length, shard_size=settings.shard_size,
+            allow_missing_end_mark=settings.allow_missing_end_mark,
+        )  # fmt: skip
     note_origin(settings.home, batch, fasta.facts)
     progress.note(f"{fasta.name}: batch {batch}")
     settings = settings.model_copy(update={"bundle": name})

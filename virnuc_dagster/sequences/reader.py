@@ -49,7 +49,9 @@ class _Raw(NamedTuple):
     residues: bytes
 
 
-def read_sequences(source: Path | BinaryIO, *, name: str) -> Iterator[SequenceRecord]:
+def read_sequences(
+    source: Path | BinaryIO, *, name: str, allow_missing_end_mark: bool = False
+) -> Iterator[SequenceRecord]:
     """Read the records of a FASTA or FASTQ file, plain or compressed with gzip, bzip2, xz or zstd.
 
     Format and compression are told by content, not by name. Nothing is opened before the first record is asked for;
@@ -59,6 +61,7 @@ def read_sequences(source: Path | BinaryIO, *, name: str) -> Iterator[SequenceRe
     Args:
         source: A file, or a binary stream, which need not be seekable and is left open.
         name: What error messages call the input; becomes their field `path`.
+        allow_missing_end_mark: Read a BGZF file without its end mark, which is probably truncated.
 
     Yields:
         The records in file order. At least one; ids are unique.
@@ -68,7 +71,8 @@ def read_sequences(source: Path | BinaryIO, *, name: str) -> Iterator[SequenceRe
     """
     seen: dict[str, int] = {}
     lines = array("q")
-    for raw in _parsed(text_blocks(source, name=name), name):
+    blocks = text_blocks(source, name=name, allow_missing_end_mark=allow_missing_end_mark)
+    for raw in _parsed(blocks, name):
         description = _text(raw.header)
         record_id = _id(description, raw.line, name)
         first = seen.setdefault(record_id, len(lines))

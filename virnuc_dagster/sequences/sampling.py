@@ -1,27 +1,29 @@
-"""How many sequences, windows and frames a file holds: counted if it is small, else estimated from a sample of it.
+"""How many sequences, windows and frames a file holds: counted if it is small, else estimated from pieces of it.
 
-A large plain file is read in pieces that lie evenly in it, so that a gigabyte is answered as fast as its sample. A
-compressed file cannot be entered in the middle: its beginning stands for the rest, and so does the ratio of that part.
+The pieces (see `pieces`) lie evenly in the whole file; how much they differ says how far off the estimate may be. Where
+they are from a part of the file only, where frames are rare or pieces few, no such statement is made.
 """
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import BinaryIO
 
 from virnuc_dagster.errors import InputError
+from virnuc_dagster.sequences.pieces import WHOLE_BYTES, Pieces, compressed_pieces, plain_pieces
 from virnuc_dagster.sequences.reader import SequenceRecord, read_sequences
-from virnuc_dagster.sequences.streams import BLOCK_SIZE, is_compressed, opened, text_blocks
+from virnuc_dagster.sequences.streams import BLOCK_SIZE, is_compressed, opened
 from virnuc_dagster.sequences.translation import frame_id, open_frames
 
 EXACT_BYTES = 32_000_000
 PIECES, PIECE_BYTES = 64, 500_000
 #: Times that pieces get larger, and fewer, if the records of a FASTQ file are longer than they are.
 _COARSER = 8
+#: Pieces with records, and frames in them, below which their spread says little.
+_FEWEST_PIECES, _FEWEST_FRAMES = 8, 10
 _SCAN_BASES = 1_000_000
-_CONTINUED = b">continued\n"
+_CONTINUED = b">the piece begins within a record\n"
 _LETTERS = b"ACGTURYSWKMBDHVNacgturyswkmbdhvn"
 
 
@@ -68,8 +70,8 @@ class Estimate:
         exact: Whether all of it was read; then it also is a valid input.
         read_bytes: Bytes of text that were looked at.
         text_bytes: Bytes of text of the whole file; estimated for a compressed one that was not read to its end.
-        error: Two standard errors of `frames` as a share of it, from how much the pieces differ; 0 if exact. It cannot
-            speak for a part of a compressed file that no piece is from.
+        error: Two standard errors of `frames` as a share of it, from how much the pieces differ; 0 if exact; None if
+            nothing can be said: see the module.
         how: What was read, in words.
         texts: Nucleotide and protein text of some frames, spread over what was read.
     """
@@ -78,7 +80,7 @@ class Estimate:
     exact: bool
     read_bytes: int
     text_bytes: int
-    error: float
+    error: float | None
     how: str
     texts: list[tuple[str, str]] = field(default_factory=list, repr=False)
 
@@ -87,7 +89,9 @@ def estimate_file(
     path: Path,
     window_length: int,
     *,
+    allow_missing_end_mark: bool = False,
     exact_bytes: int = EXACT_BYTES,
+    whole_bytes: int = WHOLE_BYTES,
     pieces: int = PIECES,
     piece_bytes: int = PIECE_BYTES,
     keep_frames: int = 2_000,
@@ -97,9 +101,11 @@ def estimate_file(
     Args:
         path: The file, plain or compressed.
         window_length: Bases a window.
-        exact_bytes: Files of at most that much text are counted.
-        pieces: Pieces of a larger one that are looked at, at least 2.
-        piece_bytes: Bytes of each; of a compressed file, the pieces fill twice `exact_bytes`.
+        allow_missing_end_mark: As of `read_sequences`.
+        exact_bytes: Files of at most that much text are counted; compressed ones of at most twice as much.
+        whole_bytes: Text of a compressed file that is decompressed at most.
+        pieces: Pieces of a larger one that are looked at; of a compressed one, up to thrice as many.
+        piece_bytes: Bytes of each; of a compressed file, all pieces fill at most twice `exact_bytes`.
         keep_frames: Frames to hand back, about.
 
     Raises:
@@ -107,57 +113,44 @@ def estimate_file(
     """
     if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
         raise InputError(f"{path}: is no plain file", hint="a pipe cannot be sampled: give a file", path=str(path))
-    name, keep = str(path), -(-keep_frames // pieces)
+    name, size = str(path), 0
+
+    def records() -> Iterator[SequenceRecord]:
+        return read_sequences(path, name=name, allow_missing_end_mark=allow_missing_end_mark)
+
     with opened(path, str(path)) as file:
         size = path.stat().st_size
-        compressed = is_compressed(file.read(BLOCK_SIZE))
-        if not compressed and size <= exact_bytes:
-            return _counted(read_sequences(path, name=name), size, window_length, keep_frames)
-        if compressed:
-            file.seek(0)
-            text, length, read = _beginning(text_blocks(file, name=name), 2 * exact_bytes, file)
-            if length == len(text):
-                records = read_sequences(io.BytesIO(text), name=name)
-                return _counted(records, len(text), window_length, keep_frames)
-            total = round(size * length / read)
-            cut = -(-len(text) // pieces)
-            texts = [text[start : start + cut] for start in range(0, len(text), cut)]
-            how = f"the first {len(text) / 1e6:.0f} MB of text stand for about {total / 1e6:,.0f} MB"
+        head = file.read(BLOCK_SIZE)
+        if is_compressed(head):
+            most = 3 * pieces
+            found = compressed_pieces(
+                file, name, head, size, cell=max(1, 2 * exact_bytes // most), pieces=most, whole_bytes=whole_bytes,
+                allow_missing_end_mark=allow_missing_end_mark,
+            )  # fmt: skip
+            if found.whole:
+                text = b"".join(found.texts)
+                return _counted(read_sequences(io.BytesIO(text), name=name), len(text), window_length, keep_frames)
+        elif size <= exact_bytes:
+            return _counted(records(), size, window_length, keep_frames)
         else:
-            starts = [index * (size - piece_bytes) // (pieces - 1) for index in range(pieces)]
-            texts = [_at(file, start, piece_bytes) for start in starts]
-            total = round(size * sum(map(len, texts)) / (pieces * piece_bytes))  # line ends may be two bytes on disk
-            how = f"{pieces} pieces of {piece_bytes / 1e6:.2g} MB, evenly spread, stand for {size / 1e6:,.0f} MB"
-    if _is_fastq(texts[0]) and not any(_whole_records(text, True)[0] for text in texts):
-        next(read_sequences(path, name=name))  # its own error, if the records are not of four lines
+            found = plain_pieces(file, head, size, pieces, piece_bytes)
+    fastq = _is_fastq(found.head)
+    if not fastq:
+        next(read_sequences(io.BytesIO(found.head), name=name))  # what is no sequence file says so here
+    elif not any(_whole_records(text, fastq=True)[0] for text in found.texts):
+        next(records())  # its own error, if it cannot be read
         if pieces < 2 * _COARSER:
-            raise InputError(
-                f"{path}: its FASTQ records are too long to be sampled", hint="predict takes them", path=str(path)
-            )
-        coarser = {"pieces": pieces // _COARSER, "piece_bytes": piece_bytes * _COARSER}
-        return estimate_file(path, window_length, exact_bytes=exact_bytes, keep_frames=keep_frames, **coarser)
-    return _extrapolated(texts, total, how, window_length, keep, name)
+            return _counted(records(), size, window_length, keep_frames)
+        return estimate_file(
+            path, window_length, allow_missing_end_mark=allow_missing_end_mark, exact_bytes=exact_bytes,
+            whole_bytes=whole_bytes, pieces=pieces // _COARSER, piece_bytes=piece_bytes * _COARSER,
+            keep_frames=keep_frames,
+        )  # fmt: skip
+    return _extrapolated(found, fastq, window_length, -(-keep_frames // pieces), name)
 
 
 def _is_fastq(text: bytes) -> bool:
-    return text.lstrip()[:1] == b"@"
-
-
-def _at(file: BinaryIO, start: int, size: int) -> bytes:
-    file.seek(start)
-    return file.read(size).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-
-
-def _beginning(blocks: Iterable[bytes], size: int, file: BinaryIO) -> tuple[bytes, int, int]:
-    """Text up to a size; and text that was decompressed and bytes that were read for it, for their ratio."""
-    found: list[bytes] = []
-    length = read = 0
-    for block in blocks:
-        if length > size and file.tell() > read:
-            break
-        found.append(block[: max(0, size - length)])
-        length, read = length + len(block), file.tell()  # a few bytes may give many blocks
-    return b"".join(found), length, read
+    return text.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"@"
 
 
 def _counted(records: Iterator[SequenceRecord], size: int, window_length: int, keep: int) -> Estimate:
@@ -165,36 +158,41 @@ def _counted(records: Iterator[SequenceRecord], size: int, window_length: int, k
     return Estimate(counts, True, size, size, 0.0, "all of it was read", _spread(texts, keep))
 
 
-def _extrapolated(texts: list[bytes], total: int, how: str, window_length: int, keep: int, name: str) -> Estimate:
-    """From pieces to the whole: everything is taken to be proportional to the bytes of text."""
-    fastq = _is_fastq(texts[0])
-    sizes, counts, kept = [], [], []
-    for index, text in enumerate(texts):
-        piece, continued = _whole_records(text, fastq) if index or fastq else (text, False)
+def _extrapolated(found: Pieces, fastq: bool, window_length: int, keep: int, name: str) -> Estimate:
+    """From pieces to the whole: everything is taken to be proportional to the bytes of the file."""
+    sizes, counts, kept, seen = [], [], [], 0
+    for text, weight in zip(found.texts, found.weights, strict=True):
+        piece, continued = _whole_records(text, fastq=fastq)
         if not piece:
             continue
-        found, frames = _count(read_sequences(io.BytesIO(piece), name=f"{name} (a piece of it)"), window_length)
-        sizes.append(len(piece) - continued * len(_CONTINUED))
-        counts.append(found + _ONE_LESS if continued else found)
+        count, frames = _count(read_sequences(io.BytesIO(piece), name=f"{name} (a piece of it)"), window_length)
+        length = len(piece) - continued * len(_CONTINUED)
+        seen += length
+        sizes.append(length * weight)
+        counts.append(count + _ONE_LESS if continued else count)
         kept += _spread(frames, keep)
-    seen = sum(sizes)
-    share = seen / total
+    share = sum(sizes) / found.total
     whole = sum(counts, Counts()).scaled(1 / share)
-    error = _two_standard_errors([c.frames for c in counts], sizes) * math.sqrt(max(0.0, 1 - share))
-    return Estimate(whole, False, seen, total, error, how, kept)
+    whole = replace(whole, sequences=max(1, whole.sequences))
+    error = _two_standard_errors([c.frames for c in counts], sizes) if found.over_all else None
+    if error is not None:
+        error *= math.sqrt(max(0.0, 1 - share))
+    return Estimate(whole, False, seen, found.text_bytes, error, found.how, kept)
 
 
 #: A record that began before the piece is counted where it begins; its letters and windows are counted here.
-_ONE_LESS = Counts(sequences=-1, header_letters=2 - len(_CONTINUED), id_letters=2 - len(_CONTINUED))
+_ONE_LESS = Counts(sequences=-1, header_letters=2 - len(_CONTINUED), id_letters=-len(_CONTINUED.split()[0]) + 1)
 
 
-def _whole_records(text: bytes, fastq: bool) -> tuple[bytes, bool]:
+def _whole_records(text: bytes, *, fastq: bool) -> tuple[bytes, bool]:
     """What of a piece can be read by itself, and whether it begins within a record.
 
     A FASTA record that goes over the edge is taken for two, which makes at most one window too many of it. FASTQ
-    records that do are left out.
+    records that do are left out, and so is a header that the edge may have cut.
     """
     if not fastq:
+        before, _, last = text.rpartition(b"\n")
+        text = before if last.startswith(b">") else text
         line, _, rest = text.partition(b"\n")
         inside = not text.startswith(b">")
         if inside and line.strip(_LETTERS):  # the end of a header line
@@ -253,10 +251,11 @@ def _spread(texts: Sequence[tuple[str, str]], number: int) -> list[tuple[str, st
     return list(texts[::step])
 
 
-def _two_standard_errors(values: Sequence[int], sizes: Sequence[int]) -> float:
+def _two_standard_errors(values: Sequence[int], sizes: Sequence[float]) -> float | None:
     """Of the ratio sum(values) / sum(sizes), relative to it (the usual estimator of a ratio from clusters)."""
-    if len(values) < 2 or not sum(values):
-        return 0.0
+    n = len(values)
+    if n < _FEWEST_PIECES or sum(values) < _FEWEST_FRAMES:
+        return None
     ratio = sum(values) / sum(sizes)
-    spread = sum((value - ratio * size) ** 2 for value, size in zip(values, sizes, strict=True)) / (len(values) - 1)
-    return 2 * math.sqrt(spread / len(values)) / (sum(values) / len(values))
+    spread = sum((value - ratio * size) ** 2 for value, size in zip(values, sizes, strict=True)) / (n - 1)
+    return (2 + 2.5 / (n - 1)) * math.sqrt(spread / n) / (sum(values) / n)  # few pieces: Student's t, about

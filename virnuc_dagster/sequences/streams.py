@@ -2,9 +2,10 @@
 
 Compression is told by magic bytes, never by the name. One loop serves all four formats, because each of their
 decompressors says whether its data came to an end; that is how a truncated file is refused, which zstandard's and
-bzip2's own readers let pass in part. Whatever a file holds, it becomes text in pieces of bounded size: a kilobyte that
-stands for gigabytes of something else than sequences is refused at the first piece. What the text means belongs to
-`reader`.
+bzip2's own readers let pass in part. A file of many members can also be cut between two of them, where each is
+whole; two formats tell even then: BGZF ends with an empty block, and pzstd announces each frame. Whatever a file holds,
+it becomes text in pieces of bounded size: a kilobyte that stands for gigabytes of something else than sequences is
+refused at the first piece. What the text means belongs to `reader`.
 """
 
 import bz2
@@ -57,6 +58,26 @@ def _by_slices(decompressor: Any, block: bytes) -> _Pieces:
     return decompressor.unused_data + block[done:]
 
 
+#: A gzip member whose extra field begins with BGZF's sub-field, and the empty one that ends a file (SAM specification,
+#: 4.1); what pzstd puts before each frame: the frame's size.
+_BGZF_START, _BGZF_SUBFIELD = b"\x1f\x8b\x08\x04", (slice(12, 16), b"BC\x02\x00")
+BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+_PZSTD_START = b"\x50\x2a\x4d\x18\x04\x00\x00\x00"
+
+
+def bgzf_block_size(head: bytes) -> int:
+    """Bytes of the block of BGZF (bgzip, samtools, many sequencing tools) that begins so; 0 if it is none."""
+    where, subfield = _BGZF_SUBFIELD
+    if not (head.startswith(_BGZF_START) and head[where] == subfield):
+        return 0
+    return int.from_bytes(head[where.stop : where.stop + 2], "little") + 1
+
+
+def _needs_another(head: bytes) -> bool:
+    """Whether a member that begins so is never the last of a whole file."""
+    return (bgzf_block_size(head) > 0 and not head.startswith(BGZF_END)) or head.startswith(_PZSTD_START)
+
+
 @dataclass(frozen=True, slots=True)
 class _Compression:
     name: str
@@ -91,12 +112,13 @@ def _compression_of(block: bytes) -> _Compression | None:
     return next((c for c in _COMPRESSIONS if block.startswith(c.magic)), None)
 
 
-def text_blocks(source: Path | BinaryIO, *, name: str) -> Iterator[bytes]:
+def text_blocks(source: Path | BinaryIO, *, name: str, allow_missing_end_mark: bool = False) -> Iterator[bytes]:
     """Read a file or stream as plain text.
 
     Args:
         source: A file, or a binary stream, which need not be seekable and is left open.
         name: What error messages call the input.
+        allow_missing_end_mark: Take a file for whole that lacks the end mark of its format, see `_needs_another`.
 
     Yields:
         Blocks of text whose line ends are all LF. A block but the last does not end with LF, so that a line end is
@@ -106,7 +128,8 @@ def text_blocks(source: Path | BinaryIO, *, name: str) -> Iterator[bytes]:
         InputError: The file cannot be opened or read, or its compressed data are damaged or incomplete.
     """
     with opened(source, name) as stream:
-        yield from _unix_lines(_joined(_decompressed(_raw_blocks(stream, name), name)))
+        blocks = _decompressed(_raw_blocks(stream, name), name, allow_missing_end_mark)
+        yield from _unix_lines(_joined(blocks))
 
 
 def opened(source: Path | BinaryIO, name: str) -> AbstractContextManager[BinaryIO]:
@@ -151,7 +174,7 @@ def _raw_blocks(stream: BinaryIO, name: str) -> Iterator[bytes]:
         yield block
 
 
-def _decompressed(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
+def _decompressed(blocks: Iterator[bytes], name: str, allow_missing_end_mark: bool) -> Iterator[bytes]:
     """Undo the compression the first bytes tell of; plain data pass through."""
     block = next(blocks, b"")
     compression = _compression_of(block)
@@ -159,20 +182,35 @@ def _decompressed(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
         yield block
         yield from blocks
         return
-    hint = f"test it with `{compression.test}`, then copy, download or compress it again"
-    decompressor = compression.decompressor()
     while block:
-        try:
-            if decompressor.eof:  # one more member: several compressed files joined, bgzip, pzstd
-                decompressor = compression.decompressor()
-            block = yield from compression.pieces(decompressor, block)
-        except _DAMAGE as error:
-            raise InputError(f"{name}: damaged {compression.name} data ({error})", hint=hint, path=name) from error
-        block = block or next(blocks, b"")
-        if decompressor.eof:
-            block = _without_padding(block, blocks)
-    if not decompressor.eof:
-        raise InputError(f"{name}: the {compression.name} data end too early: truncated", hint=hint, path=name)
+        if len(block) < len(BGZF_END):
+            block += next(blocks, b"")
+        head, decompressor = block[: len(BGZF_END)], compression.decompressor()
+        while block and not decompressor.eof:
+            try:
+                block = yield from compression.pieces(decompressor, block)
+            except _DAMAGE as error:
+                raise _damage(f"damaged {compression.name} data ({error})", compression, name) from error
+            block = block or next(blocks, b"")
+        if not decompressor.eof:
+            raise _damage(f"the {compression.name} data end too early: truncated", compression, name)
+        block = _without_padding(block, blocks)  # one more member: several compressed files joined, bgzip, pzstd
+    if _needs_another(head) and not allow_missing_end_mark:
+        problem = (
+            f"the {compression.name} data are probably truncated: every block is whole, but the end mark is missing"
+        )
+        raise InputError(f"{name}: {problem}", hint=_NO_END_MARK, path=name)
+
+
+_NO_END_MARK = (
+    "copy or download it again and compare sizes or checksums; if the program that wrote it leaves the mark out, "
+    "add --allow-missing-end-mark (or set VIRNUC_ALLOW_MISSING_END_MARK=true)"
+)
+
+
+def _damage(problem: str, compression: _Compression, name: str) -> InputError:
+    hint = f"test it with `{compression.test}`, then copy, download or compress it again"
+    return InputError(f"{name}: {problem}", hint=hint, path=name)
 
 
 def _without_padding(block: bytes, blocks: Iterator[bytes]) -> bytes:

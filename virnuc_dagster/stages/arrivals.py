@@ -148,7 +148,14 @@ def _fingerprints(inbox: Path) -> Iterator[tuple[str, Fingerprint]]:
 
 
 def take_in(
-    store: CheckpointStore, inbox: Path, name: str, ledger: Ledger, *, window_length: int, shard_size: int
+    store: CheckpointStore,
+    inbox: Path,
+    name: str,
+    ledger: Ledger,
+    *,
+    window_length: int,
+    shard_size: int,
+    allow_missing_end_mark: bool = False,
 ) -> Arrival:
     """Make a batch of one inbox file, or say why not; the ledger is told.
 
@@ -161,6 +168,7 @@ def take_in(
         ledger: Is told what became of the file.
         window_length: Bases a window.
         shard_size: Frames a shard.
+        allow_missing_end_mark: Take BGZF files without their end mark, which are probably truncated.
 
     Raises:
         NoSpaceError, StorageError: The home cannot be written; the file is not at fault and stays as it is.
@@ -180,7 +188,7 @@ def take_in(
             known = {key.batch for key in store.list(SEQUENCES)}
             batch, record = add_sequences(
                 store, copy, name, window_length=window_length, shard_size=shard_size, replace_damaged=True,
-                reuse_content=True,
+                reuse_content=True, allow_missing_end_mark=allow_missing_end_mark,
             )  # fmt: skip
     except ChangedError as error:
         ledger.note_files({name: Fingerprint.of(path)} if path.exists() else {}, [], datetime.now(UTC).timestamp())

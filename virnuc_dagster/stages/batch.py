@@ -40,6 +40,7 @@ def add_sequences(
     shard_size: int,
     replace_damaged: bool = False,
     reuse_content: bool = False,
+    allow_missing_end_mark: bool = False,
 ) -> tuple[str, CommitRecord]:
     """Read a sequence file and store what it holds as a batch.
 
@@ -52,6 +53,7 @@ def add_sequences(
         shard_size: Frames a shard.
         replace_damaged: Check the stored sequences in full, and if they are damaged set them aside and store them anew.
         reuse_content: The same sequences under another name are the batch they already are, not a new one.
+        allow_missing_end_mark: Read a BGZF file without its end mark, which is probably truncated.
 
     Returns:
         The batch key and the record of the stored sequences. Adding the same content again changes nothing.
@@ -63,7 +65,7 @@ def add_sequences(
     from virnuc_dagster.sequences.reader import read_sequences
 
     ids, descriptions, sequences = [], [], []
-    for record in read_sequences(source, name=name):
+    for record in read_sequences(source, name=name, allow_missing_end_mark=allow_missing_end_mark):
         ids.append(record.id)
         descriptions.append(record.description)
         sequences.append(record.sequence.decode("ascii"))

@@ -40,13 +40,14 @@ class Record:
         return f"{'virus' if self.is_virus else 'other'}/{self.category}"
 
 
-def read_records(fasta: Path, table: Path, *, name: str = "") -> list[Record]:
+def read_records(fasta: Path, table: Path, *, name: str = "", allow_missing_end_mark: bool = False) -> list[Record]:
     """Read and join both files.
 
     Args:
         fasta: Sequences, any format that `predict` reads.
         table: Labels (see `sequences.labels`); a record without a split is of `train`.
         name: What errors call the sequence file, if not by its path.
+        allow_missing_end_mark: Read a BGZF file without its end mark, which is probably truncated.
 
     Returns:
         Records in the order of the sequence file.
@@ -56,7 +57,8 @@ def read_records(fasta: Path, table: Path, *, name: str = "") -> list[Record]:
             `groups`).
     """
     labels = {label.id: label for label in read_labels(table)}
-    sequences = {record.id: record.sequence for record in read_sequences(fasta, name=name or str(fasta))}
+    read = read_sequences(fasta, name=name or str(fasta), allow_missing_end_mark=allow_missing_end_mark)
+    sequences = {record.id: record.sequence for record in read}
     check_labels(table, list(labels.values()), sequences)
     if unlabelled := [name for name in sequences if name not in labels]:
         raise _error(table, "ids", unlabelled, "have no label", "label every record, or take it out of the file")
