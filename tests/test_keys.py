@@ -21,6 +21,8 @@ def test_content_and_cutting_decide_the_key(changed):
     assert batch_key("x.fa", *changed) != batch_key("x.fa", "c", 500, 10)
 
 
-@pytest.mark.parametrize("name", ["Lambda phage.fa.gz", "lambda_phage.FASTA", "/a/b/lambda  phage.fq.zst"])
+@pytest.mark.parametrize(
+    "name", ["Lambda phage.fa.gz", "lambda_phage.FASTA", "/a/b/lambda  phage.fq.zst", "lambda-phage.bgz"]
+)
 def test_suffixes_and_spelling_do_not(name):
     assert batch_key(name, "c", 500, 10).startswith("lambda-phage-")

@@ -3,6 +3,7 @@ import gzip
 import io
 import lzma
 import os
+import subprocess
 import tarfile
 import threading
 from pathlib import Path
@@ -56,6 +57,10 @@ def tar_of(content: bytes) -> bytes:
         (b">s1 >x\nA\n", [("s1", "s1 >x", b"A")], "> within a header"),
         (b"@s1 d\nACGT\n+\n>III\n@s2\nu\n+s2\n@", [("s1", "s1 d", b"ACGT"), ("s2", "s2", b"T")], "FASTQ"),
         (b"@s1\r\nAC\r\n+\r\nII\r\n", [("s1", "s1", b"AC")], "FASTQ with CRLF"),
+        (b"@s1\nAC\nGT\n+\nII\nI@\n", [("s1", "s1", b"ACGT")], "FASTQ in lines"),
+        (b"@s1\nACGT\n+s1\nIII\n@\n@s2\nA\n+\n@\n", [("s1", "s1", b"ACGT"), ("s2", "s2", b"A")], "quality in lines"),
+        (b"@s1\nAC\nG\n+\n@+I\n", [("s1", "s1", b"ACG")], "only the sequence in lines"),
+        (b"@s1\nA.n\n+\nI.I\n", [("s1", "s1", b"ANN")], "a dot of FASTQ is N"),
         (b"\n@s1\n\n+\n\n\n@s2\nA\n+\nI\n\n", [("s1", "s1", b""), ("s2", "s2", b"A")], "empty read, blank lines"),
     ],
 )
@@ -78,25 +83,40 @@ def test_what_is_read(content, expected, why):
         (gzip.compress(tar_of(FASTA), mtime=0), 1, "a tar archive", "unpack it"),
         (gzip.compress(gzip.compress(FASTA), mtime=0), 1, "compressed twice", "gzip -d"),
         (">s1\nAC\n".encode("utf-16"), 1, "UTF-16", "iconv"),
-        (b"LOCUS  NC_1\n", 1, "a GenBank file", "any2fasta"),
+        (b"LOCUS  NC_1\n", 1, "a GenBank file", "SeqIO.convert"),
         (b"<!DOCTYPE html>", 1, "a web page", "download"),
-        (b">s1\nA\n>\nAC\n", 3, "the header has no id", "seqkit replace"),
-        (b">s1\nA\n> \nAC\n", 3, "the header has no id", "seqkit replace"),
+        (b">s1\nA\n>\nAC\n", 3, "the header has no id", "awk"),
+        (b">s1\nA\n> \nAC\n", 3, "the header has no id", "awk"),
         (b">s\x00\nA\n", 1, r"the id 's\x00' holds a character that cannot be printed", "rename"),
         (b">a\nA\n>b\n\n>a c\nT\n", 5, "record 3 has the id 'a' of record 1 (line 1)", "seqkit rename"),
         (b"@a 1\nA\n+\nI\n@a 2\nA\n+\nI\n", 5, "record 2 has the id 'a' of record 1 (line 1)", "mates of a pair"),
-        (b">a\r\nAC\r\nA-C\r\n", 3, "record 'a' holds gap '-'", "seqkit seq -g"),
-        (b">a\nAC\n>b x\n\nNN..\n", 5, "record 'b' holds gap '.'", "seqkit seq -g"),
+        (b">a\r\nAC\r\nA-C\r\n", 3, "record 'a' holds gap '-'", "s/-//g"),
+        (b">a\nAC\n>b x\n\nNN..\n", 5, "record 'b' holds '.', a gap or an unknown base", "s/[.]/N/g"),
         (b">p\nACMKV\nLLEFIPSQ*\n", 3, "letter 'L', and most letters are amino acids", "not proteins"),
         (b">p\nMKRW*\n", 2, "letter '*', and most letters are amino acids", "not proteins"),
-        (b">a\nACGT*\n", 2, "record 'a' holds '*', which is not a nucleotide", "write N"),
-        (b">a\nACGTXX\n", 2, "letter 'X', which means an amino acid", "-p X -r N"),
+        (b">a\nACGT*\n", 2, "record 'a' holds '*' at its end", "only marks the end"),
+        (b">a\nAC*GT\n", 2, "record 'a' holds '*', which is not a nucleotide", "write N"),
+        (b">a\nACGTXX\n", 2, "letter 'X', which means an amino acid", "s/[Xx]/N/g"),
         (b">a\n 1 ACGT\n", 2, "digit '1'", "position numbers"),
         (b">a\nACGT>b\nAC\n", 2, "'>' inside a line", "joined"),
         (b">a\nAC\xffGT\n", 2, "byte 0xff, which is not a nucleotide", "write N"),
         (b"@a\nACGT\n+\nIII\n", 4, "record 'a' has 4 bases but 3 quality values", "again"),
         (b"@a\nAC\n+\nII\n@b\nAC\n", 5, "record 'b' is incomplete: truncated", "again"),
-        (b"@a\nAC\nGT\n+\nIIII\n", 3, "expected the + line of record 'a'", "seqkit seq -w 0"),
+        (b"@a\nAC\nIIII\n", 3, "expected the + line of record 'a'", "again"),
+        (b"@a\nACGT\n+\nII\n@b\nAC\n+\nII\n", 6, "found 'AC'", "again"),
+        (b"@a\nACGTACGT\n+\nII\n@bb\nA\n+\nI\n", 4, "8 bases but 2 quality values", "again"),
+        (b"@a\nAC\n+\nII\n>b\nAC\n", 5, "a header of FASTA", "two files"),
+        (b">a\nAC\n@b\nAC\n+\nII\n", 3, "as of a FASTQ header", "two files"),
+        (b">a\nAC\n;GT\n", 3, "a comment line (;)", "grep -v"),
+        (b">a\nA\xc2\xa0C\n", 2, "NO-BREAK SPACE (U+00A0)", "sed"),
+        (b">a\nA\xe2\x80\x93C\n", 2, "EN DASH (U+2013), which is not a nucleotide", "allowed are"),
+        (b">a\nA\0C\n", 2, "a NUL byte", "never written"),
+        (b">a\nA\x0cC\n", 2, "byte 0x0c, a control character", "damaged"),
+        (b">a\n40 40 2\n", 2, "quality values", "FASTA file that belongs"),
+        (b">a\nT0120.3\n", 2, "colours (SOLiD)", "reads in bases"),
+        (b"@a\nT0120.3\n+\nIIIIIII\n", 2, "colours (SOLiD)", "reads in bases"),
+        (b">\0a\0\n\0A\0", 1, "text in UTF-16", "UTF-16LE"),
+        (b'{"error": 1}', 1, "JSON", "download"),
         (b"@a\nAC\n+\nII\nb\nAC\n+\nII\n", 5, "expected a FASTQ header (@), found 'b'", "again"),
         (b"@a\nA C\n+\nIII\n", 2, "' ', which is not a nucleotide", "write N"),
     ],
@@ -109,6 +129,85 @@ def test_what_is_refused_and_how(content, line, problem, remedy):
     assert problem in error.message
     assert remedy in error.hint
     assert error.fields == {"path": "in.fa", "line": line}
+
+
+SAM_ROW = b"r1\t4\t*\t0\t0\t*\t*\t0\t0\tATGGCC\tIIIIII\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"@HD\tVN:1.6\n" + SAM_ROW, "a SAM file"),
+        (b"@RG\tID:1\n@PG\tID:bwa\n" + SAM_ROW, "a SAM file"),
+        (b"@PG\tID:bwa\n" + SAM_ROW, "a SAM file"),
+        (b"@CO\tfree words\n" + SAM_ROW, "a SAM file"),
+        (SAM_ROW, "a SAM file without its header"),
+        (b"r1\t99\tchr1\t7\t60\t3M1I2M\t=\t37\t39\tATGGCC\t*\tNM:i:1\n", "a SAM file without its header"),
+        (b"H\tVN:Z:1.0\nS\t1\tACGT\n", "an assembly graph (GFA)"),
+        (b"S\t1\tACGT\tLN:i:4\n", "an assembly graph (GFA)"),
+        (b"##fileformat=VCFv4.2\n", "a table of variants (VCF)"),
+        (b"##gff-version 3\n", "an annotation table (GFF)"),
+        (b"chr1\tx\tgene\t1\t9\t.\t+\t.\tID=g\n", "an annotation table (GFF)"),
+        (b"chr1\t5000\t6\t70\t71\n", "an index of a sequence file (.fai)"),
+        (b"r1\t150\t4\t150\t151\t158\n", "an index of a sequence file (.fai)"),
+        (b"chr1\t100\t200\tname\t0\t+\n", "a table of places (BED)"),
+        (b"q\t10\t0\t9\t+\tt\t20\t1\t10\t9\t9\t60\n", "a table of alignments (PAF)"),
+        (b"q\ts\t98.5\t100\t1\t0\t1\t100\t5\t104\t1e-50\t 190\n", "a table of BLAST hits"),
+        (b"a\tACGTACGTACGT\n", "a table of ids and sequences"),
+        (b"id\tname\tx\n", "a tab-separated table"),
+        (b"3 60\nA ACGT\n", "an alignment (PHYLIP)"),
+    ],
+)
+def test_formats_are_named(content, what):
+    with pytest.raises(InputError) as caught:
+        read(content)
+    assert caught.value.message == f"in.fa, line 1: this is {what}, not FASTA or FASTQ"
+
+
+def test_a_fastq_record_may_be_called_like_a_line_of_sam():
+    assert read(b"@CO\tx\nACGT\n+\nIIII\n")[0].id == "CO"
+
+
+@pytest.mark.parametrize(
+    ("content", "records"),
+    [
+        (SAM_ROW + b"r2\t77\t*\t0\t0\t*\t*\t0\t0\tAC\tII\nr2\t141\t*\t0\t0\t*\t*\t0\t0\tGG\tII\n"
+         b"r2\t2064\tc\t1\t0\t1M\t*\t0\t0\tG\tI\n", [("r1", b"ATGGCC"), ("r2/1", b"AC"), ("r2/2", b"GG")]),
+        (b"H\tVN:Z:1.0\nS\t1\tACGT\nS\t2\t*\nL\t1\t+\t1\t+\t0M\n", [("1", b"ACGT")]),
+        (b"a\tACGTACGTACGT\n", [("a", b"ACGTACGTACGT")]),
+        (b"##gff-version 3\nc\tx\tgene\t1\t2\n##FASTA\n>c\nACGT\n", [("c", b"ACGT")]),
+        (b";made by hand\n>a\nAC\n", [("a", b"AC")]),
+        (b";a first\n;more\nAC\nGT\n;b\nA\n", [("a", b"ACGT"), ("b", b"A")]),
+        (b"ACGTACGTACGT\n", [("NAME", b"ACGTACGTACGT")]),
+        (b">a\nAC\n;GT\nGG\n", [("a", b"ACGG")]),
+        (b"\xef\xbb\xbf>a\nAC\n\xef\xbb\xbf>b\nGT\n", [("a", b"AC"), ("b", b"GT")]),
+        (b"@a\nAC\n+\nII\n\xef\xbb\xbf@b\nGT\n+\nII\n", [("a", b"AC"), ("b", b"GT")]),
+        (b">a\r\nAC\r\n\x1a", [("a", b"AC")]),
+        (b"@a\nAC\n+\nII\n\x1a", [("a", b"AC")]),
+        (b">a-b\nA-C\n-GT\n", [("a-b", b"ACGT")]),
+        (b"@a-b\nA-C\n+\nI-I\n", [("a-b", b"ANC")]),
+        (b"@aX\nAXC\n+X\nXXX\n", [("aX", b"ANC")]),
+        (b">aX\nAXC\n", [("aX", b"ANC")]),
+        (b">a\nAC\nGT*\n", [("a", b"ACGT")]),
+        (b">a\n  1 acgt 5\n", [("a", b"ACGT")]),
+        (b">a\nAC\n>\nGT\n", [("a", b"AC"), ("unnamed_3", b"GT")]),
+        (b"@a\nAC\n+\nII\n@\nGT\n+\n@@\n", [("a", b"AC"), ("unnamed_5", b"GT")]),
+    ],
+)  # fmt: skip
+def test_a_remedy_taken_literally_repairs_and_loses_nothing(tmp_path, content, records):
+    with pytest.raises(InputError) as caught:
+        read(content)
+    (tmp_path / "FILE").write_bytes(content)
+    command = caught.value.hint.split("`")[1]
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    new = next(path for path in tmp_path.iterdir() if path.name != "FILE")
+    assert [(record.id, record.sequence) for record in read(new.read_bytes())] == records
+
+
+def test_of_a_compressed_file_the_remedy_says_what_it_is_for():
+    with pytest.raises(InputError) as caught:
+        list(read_sequences(io.BytesIO(gzip.compress(b">a\nA-C\n")), name="x.fa.gz"))
+    assert caught.value.hint.endswith("FILE is the decompressed file")
 
 
 @pytest.mark.parametrize("letter", "EFILPQJOZX*")

@@ -1,6 +1,7 @@
 """Conservation: every sequence is accounted for, every frame is in exactly one shard, in order, however it is cut."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from virnuc_dagster.errors import InputError
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.sequences.translation import frame_id, open_frames
 from virnuc_dagster.stages import batch as batch_module
+from virnuc_dagster.stages import keys
 from virnuc_dagster.stages.batch import add_sequences, build_batch, current_manifest
 from virnuc_dagster.stages.keys import shard_checkpoint
 
@@ -68,6 +70,20 @@ def test_a_manifest_is_current_only_while_all_frames_are_there(tmp_path):
     store.remove(shard_checkpoint("frames", manifest["shards"][1]))
 
     assert current_manifest(store, batch) is None
+
+
+def test_a_batch_whose_name_ended_in_bgz_keeps_its_earlier_key(tmp_path, monkeypatch):
+    (tmp_path / "x.fa").write_text(">a\n" + "GCTGCC" * 40 + "\n")
+    add = partial(add_sequences, path=tmp_path / "x.fa", name="x.fa.bgz", window_length=60, shard_size=5)
+    new, _ = add(LocalStore(tmp_path / "new"))
+    store = LocalStore(tmp_path / "store")
+    monkeypatch.setattr(keys, "_SUFFIXES", keys._EARLIER_SUFFIXES)
+    old, stored = add(store)
+    monkeypatch.undo()
+
+    assert (new.rsplit("-", 1)[0], old.rsplit("-", 1)[0]) == ("x", "x-fa-bgz")
+    assert add(store) == (old, stored)
+    assert add(store, name="x.fa.gz")[0] == new  # as before: a name of its own
 
 
 def test_bad_input_stores_nothing(tmp_path):

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from virnuc_dagster.errors import InputError
-from virnuc_dagster.sequences.diagnosis import NUCLEOTIDE_LETTERS, describe_foreign, describe_letter, foreign_format
+from virnuc_dagster.sequences.diagnosis import (
+    NUCLEOTIDE_LETTERS,
+    REPAIR_FASTQ,
+    describe_foreign,
+    describe_letter,
+    describe_line,
+)
+from virnuc_dagster.sequences.formats import foreign_format
 from virnuc_dagster.sequences.streams import text_blocks
 
 _FOREIGN_LETTER = b"\0"
@@ -22,6 +29,9 @@ _UPPER = bytes(
     for byte in range(128)
 ) + bytes(128)
 """Upper case, U as T, and NUL for whatever is no nucleotide: one pass cleans a sequence, one search checks it."""
+_UPPER_FASTQ = _UPPER[: ord(".")] + b"N" + _UPPER[ord(".") + 1 :]
+"""The same of FASTQ, where a dot is a base that could not be called."""
+_PACKED = (".gz", ".bgz", ".bz2", ".xz", ".zst", ".zstd")
 _FASTA_SPACE = b" \t\n"
 _UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -47,6 +57,7 @@ class _Raw(NamedTuple):
     line: int
     header: bytes
     residues: bytes
+    fastq: bool = False
 
 
 def read_sequences(
@@ -74,20 +85,23 @@ def read_sequences(
     blocks = text_blocks(source, name=name, allow_missing_end_mark=allow_missing_end_mark)
     for raw in _parsed(blocks, name):
         description = _text(raw.header)
-        record_id = _id(description, raw.line, name)
+        record_id = _id(description, raw, name)
         first = seen.setdefault(record_id, len(lines))
         if first < len(lines):
             raise _error(
                 name,
                 raw.line,
                 f"record {len(lines) + 1} has the id {record_id!r} of record {first + 1} (line {lines[first]})",
-                "make the ids unique: `seqkit rename FILE` (mates of a pair: give each its own id, e.g. /1 and /2)",
+                "make the ids unique: `seqkit rename FILE > new` appends numbers (mates of a pair: give each its own "
+                "id, e.g. /1 and /2, or give the two files apart)",
             )
         lines.append(raw.line)
         yield SequenceRecord(record_id, description, raw.residues)
 
 
 def _error(name: str, line: int | None, problem: str, hint: str) -> InputError:
+    if "FILE" in hint and name.lower().endswith(_PACKED):
+        hint += "; FILE is the decompressed file"
     place = name if line is None else f"{name}, line {line}"
     return InputError(f"{place}: {problem}", hint=hint, path=name, line=line)
 
@@ -142,25 +156,52 @@ def _fastq(blocks: Iterator[bytes], line: int, name: str) -> Iterator[_Raw]:
             continue
         residues, plus, quality = next(lines, b""), next(lines, None), next(lines, b"")
         if header[:1] != b"@":
-            found = header[:40].decode("utf-8", "replace")
-            raise _error(name, line, f"expected a FASTQ header (@), found {found!r}", _REPAIR_FASTQ)
-        if plus is None:
-            raise _error(name, line, f"the FASTQ record {_shown(header[1:])} is incomplete: truncated", _REPAIR_FASTQ)
-        if plus[:1] != b"+":
-            problem = f"expected the + line of record {_shown(header[1:])}"
-            hint = f"is the sequence broken into lines? `seqkit seq -w 0 FILE`; {_REPAIR_FASTQ}"
-            raise _error(name, line + 2, problem, hint)
-        if len(quality) != len(residues):
-            problem = f"record {_shown(header[1:])} has {len(residues)} bases but {len(quality)} quality values"
-            raise _error(name, line + 3, problem, _REPAIR_FASTQ)
-        sequence = residues.translate(_UPPER)
+            raise _error(name, line, *describe_line(header))
+        size = 4
+        if plus is None or plus[:1] != b"+" or len(quality) != len(residues):
+            first = (residues, plus, quality) if plus is not None else (residues,)
+            residues, size = _wrapped(header, chain(first, lines), line, name)
+        sequence = residues.translate(_UPPER_FASTQ, b"\n")
         if _FOREIGN_LETTER in sequence:
-            raise _letter_error(_Raw(line, header[1:], residues), b"", name)
-        yield _Raw(line, header[1:], sequence)
-        line += 4
+            raise _letter_error(_Raw(line, header[1:], residues, fastq=True), b"", name)
+        yield _Raw(line, header[1:], sequence, True)
+        line += size
 
 
-_REPAIR_FASTQ = "copy or download the file again; drop broken records with `seqkit sana FILE`"
+def _wrapped(header: bytes, lines: Iterator[bytes], line: int, name: str) -> tuple[bytes, int]:
+    """Read a FASTQ record whose sequence or quality is of more than one line.
+
+    A quality line may begin with `@` or `+` like any other, so the length of the sequence says where it ends. All of
+    its lines but the last must be equally long: else a quality that was cut short could swallow the next record.
+
+    Returns:
+        The sequence, its lines separated by LF, and the number of lines of the record.
+
+    Raises:
+        InputError: It is no FASTQ record.
+    """
+    shown = _shown(header[1:])
+    residues: list[bytes] = []
+    for text in lines:
+        if text[:1] == b"+":
+            break
+        if residues and text.translate(_UPPER_FASTQ, b"").find(_FOREIGN_LETTER) >= 0:
+            if known := foreign_format(b"\n".join((header, residues[0], text))):
+                raise _error(name, line, f"this is {known[0]}, not FASTA or FASTQ", known[1])
+            raise _error(name, line + len(residues) + 1, f"expected the + line of record {shown}", REPAIR_FASTQ)
+        residues.append(text)
+    else:
+        raise _error(name, line, f"the FASTQ record {shown} is incomplete: truncated", REPAIR_FASTQ)
+    bases, qualities = sum(map(len, residues)), [next(lines, b"")]
+    while sum(map(len, qualities)) < bases and len(qualities[-1]) == len(qualities[0]) > 0:
+        if (more := next(lines, None)) is None:
+            break
+        qualities.append(more)
+    whole = sum(map(len, qualities)) == bases and all(len(text) == len(qualities[0]) for text in qualities[:-1])
+    if not whole or len(qualities[-1]) > len(qualities[0]):
+        problem = f"record {shown} has {bases} bases but {len(qualities[0])} quality values in its first line of them"
+        raise _error(name, line + len(residues) + 2, problem, REPAIR_FASTQ)
+    return b"\n".join(residues), 2 + len(residues) + len(qualities)
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -188,23 +229,29 @@ def _shown(header: bytes) -> str:
     return repr((_text(header).split(None, 1) or [""])[0])
 
 
-def _id(description: str, line: int, name: str) -> str:
+def _id(description: str, raw: _Raw, name: str) -> str:
     words = description.split(None, 1)
     if not words:
-        hint = "name the record, or number all: `seqkit replace -p '^.*$' -r 'seq{nr}' FILE`"
-        raise _error(name, line, "the header has no id", hint)
+        command = '/^>[[:space:]]*$/ {$0 = ">unnamed_" NR} 1\' FILE > new.fasta'
+        if raw.fastq:
+            command = 'NR%4 == 1 && /^@[[:space:]]*$/ {$0 = "@unnamed_" NR} 1\' FILE > new.fastq'
+        raise _error(name, raw.line, "the header has no id", f"name the record, or all of its kind: `awk '{command}`")
     if not words[0].isprintable():
         problem = f"the id {words[0]!r} holds a character that cannot be printed"
-        raise _error(name, line, problem, "rename the record; if the file is not text, give the one with the sequences")
+        raise _error(
+            name, raw.line, problem, "rename the record; if the file is not text, give the one with the sequences"
+        )
     return words[0]
 
 
 def _letter_error(raw: _Raw, allowed_space: bytes, name: str) -> InputError:
     """Find the first letter that is no nucleotide, by line; runs only when there is one."""
-    lines = raw.residues.split(b"\n")
+    upper, lines = _UPPER_FASTQ if raw.fastq else _UPPER, raw.residues.split(b"\n")
     for number, text in enumerate(lines, start=raw.line + 1):
-        for letter in text:
-            if not _UPPER[letter] and letter not in allowed_space:
-                problem, hint = describe_letter(letter, raw.residues)
+        for at, letter in enumerate(text):
+            if not upper[letter] and letter not in allowed_space:
+                problem, hint = describe_letter(
+                    text, at, raw.residues, fastq=raw.fastq, wrapped=raw.fastq and len(lines) > 1
+                )
                 return _error(name, number, f"record {_shown(raw.header)} holds {problem}", hint)
     raise AssertionError("no foreign letter: the caller found one")

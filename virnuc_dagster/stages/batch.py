@@ -22,7 +22,7 @@ from virnuc_dagster.checkpoints import (
     differences,
 )
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.keys import batch_checkpoint, batch_key, shard_checkpoint, shard_key
+from virnuc_dagster.stages.keys import batch_checkpoint, batch_key, earlier_batch_key, shard_checkpoint, shard_key
 from virnuc_dagster.stages.records import RecordMemory, Records
 
 SEQUENCES, FRAMES, BATCH = "sequences", "frames", "sequence_batch"
@@ -73,6 +73,9 @@ def add_sequences(
     digests = content_digests(payload)
     content = hashlib.sha256((digests["sequence"] + digests["description"]).encode()).hexdigest()
     batch = batch_key(name, content, window_length, shard_size)
+    earlier = earlier_batch_key(name, content, window_length, shard_size)
+    if earlier != batch and _is_known(store, earlier):
+        batch = earlier
     provenance = {"inputs": {"content": content}, "window_length": window_length, "shard_size": shard_size}
     if reuse_content:
         batch = _batch_with(store, batch, provenance) or batch
@@ -89,6 +92,14 @@ def add_sequences(
     if stored is None or differences(stored.provenance, provenance):
         stored = store.save(key, payload, provenance)
     return batch, stored
+
+
+def _is_known(store: CheckpointStore, batch: str) -> bool:
+    """Whether sequences were added under this key, be they damaged since."""
+    try:
+        return store.record(batch_checkpoint(SEQUENCES, batch)) is not None
+    except CheckpointError:
+        return True
 
 
 def _batch_with(store: CheckpointStore, batch: str, provenance: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,10 @@ from pathlib import PurePath
 from virnuc_dagster.checkpoints import CheckpointKey
 
 SHARD_SEPARATOR = "__"
-_SUFFIXES = re.compile(r"(\.(fa|fna|fasta|fas|ffn|fq|fastq|txt|gz|bz2|xz|zst|zstd))+$", re.IGNORECASE)
+_ENDINGS = "fa|fna|fasta|fas|ffn|fq|fastq|txt|gz|bz2|xz|zst|zstd"
+_SUFFIXES = re.compile(rf"(\.({_ENDINGS}|bgz))+$", re.IGNORECASE)
+#: As of versions to which .bgz was no ending.
+_EARLIER_SUFFIXES = re.compile(rf"(\.({_ENDINGS}))+$", re.IGNORECASE)
 
 
 def batch_key(name: str, content: str, window_length: int, shard_size: int) -> str:
@@ -23,19 +26,34 @@ def batch_key(name: str, content: str, window_length: int, shard_size: int) -> s
         window_length: Bases a window.
         shard_size: Frames a shard.
     """
-    digest = hashlib.sha256(f"{content}/{window_length}/{shard_size}".encode()).hexdigest()[:8]
-    return f"{slug(name)}-{digest}"
+    return f"{slug(name)}-{_digest(content, window_length, shard_size)}"
+
+
+def earlier_batch_key(name: str, content: str, window_length: int, shard_size: int) -> str:
+    """Key that an earlier version gave the same batch; mostly the same.
+
+    >>> earlier_batch_key("Lambda phage.fa.bgz", "0123", 500, 10_000)
+    'lambda-phage-fa-bgz-5dfbb2c5'
+    """
+    return f"{_slug(name, _EARLIER_SUFFIXES)}-{_digest(content, window_length, shard_size)}"
+
+
+def _digest(content: str, window_length: int, shard_size: int) -> str:
+    return hashlib.sha256(f"{content}/{window_length}/{shard_size}".encode()).hexdigest()[:8]
 
 
 def slug(name: str) -> str:
     """The readable part of a batch key: a file name without its endings, in `[a-z0-9-]`.
 
-    >>> slug("Test_with ORFs.fa.gz")
+    >>> slug("Test_with ORFs.fa.bgz")
     'test-with-orfs'
     """
-    ascii_name = (
-        unicodedata.normalize("NFKD", _SUFFIXES.sub("", PurePath(name).name)).encode("ascii", "ignore").decode()
-    )
+    return _slug(name, _SUFFIXES)
+
+
+def _slug(name: str, suffixes: re.Pattern[str]) -> str:
+    stem = suffixes.sub("", PurePath(name).name)
+    ascii_name = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")[:60].strip("-") or "batch"
 
 
