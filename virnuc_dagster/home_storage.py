@@ -11,10 +11,12 @@ with it, but never the database; the store then still has their shards, and the 
 """
 
 import os
+import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -41,6 +43,7 @@ class HomeEventLog(SqliteEventLogStorage):
         self._engines: OrderedDict[tuple[int, str], Engine] = OrderedDict()
         self._in_batch = threading.local()
         self._seen: set[tuple[str, str]] = set()
+        self._tables = ""
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -97,6 +100,28 @@ class HomeEventLog(SqliteEventLogStorage):
             self._initdb(engine)
             self._initialized_dbs.add(shard)
         return engine
+
+    def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:
+        """Make the tables of a run's database; after the first one, from the text of what Dagster made there.
+
+        Dagster stamps each with a migration tool that reads some hundred files for it, twice.
+        """
+        path = Path(str(engine.url.database))
+        new = not path.exists() and path.stem != INDEX_SHARD_NAME
+        if new and self._tables:
+            try:
+                with closing(sqlite3.connect(path, timeout=SQLITE_BUSY_TIMEOUT_SECONDS)) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    connection.executescript(self._tables)
+                return
+            except sqlite3.DatabaseError:
+                pass  # another process was first, or the disk is full: Dagster copes with the one and says the other
+        super()._initdb(engine, for_index_shard)
+        if new:
+            with closing(sqlite3.connect(path)) as connection:
+                # Tables, indexes and the stamp, but no event that someone may have logged meanwhile.
+                made = [s for s in connection.iterdump() if not s.startswith("INSERT") or "alembic_version" in s]
+            self._tables = "\n".join(made)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events that Dagster hands over together, those of one run in one transaction a database."""

@@ -10,6 +10,7 @@ from virnuc_dagster.assets.batch import OWNERS
 from virnuc_dagster.assets.plots import bars, binned
 from virnuc_dagster.assets.predictions import predictions
 from virnuc_dagster.instance import begin_run
+from virnuc_dagster.checkpoints.files import exclusive, make_folder
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.partitions import batches
@@ -65,7 +66,10 @@ def batch_report(
     begin_run(context.instance, context.run.run_id)
     batch = context.partition_key
     stage = PredictionStage(checkpoints.store, compute.open_bundle(), compute.options(checkpoints.level))
-    report = build_report(checkpoints.store, batch, stage, Path(reports.root) / batch)
+    folder = Path(reports.root) / batch
+    make_folder(folder)
+    with exclusive(folder):  # two at once, with other settings, would mix their files
+        report = build_report(checkpoints.store, batch, stage, folder)
     summary = report.summary
     journal.write(
         "report", batch=batch, run=context.run.run_id, complete=summary["complete"], verdicts=summary["verdicts"]

@@ -8,6 +8,7 @@ import builtins
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -282,13 +283,18 @@ def content_digests(payload: Payload) -> dict[str, str]:
     Returns:
         Column name -> sha256 hex over (digest of length-prefixed ids, digest of the column).
     """
-    import torch
-
     ids = _text_digest(payload["ids"])
     digests = {}
     for name, column in payload.items():
-        if isinstance(column, torch.Tensor):
+        if isinstance(column, list):
+            if name != "ids":
+                digests[name] = hashlib.sha256(ids + _text_digest(map(str, column))).hexdigest()
+        elif _is_tensor(column):
             digests[name] = hashlib.sha256(ids + _tensor_digest(column)).hexdigest()
-        elif isinstance(column, list) and name != "ids":
-            digests[name] = hashlib.sha256(ids + _text_digest(map(str, column))).hexdigest()
     return digests
+
+
+def _is_tensor(value: object) -> bool:
+    """Asked without importing torch, which takes seconds: whoever made a tensor has imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)

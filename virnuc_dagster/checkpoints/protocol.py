@@ -41,6 +41,10 @@ class CheckpointStore(Protocol):
         """The committed payload, checked against its record."""
         ...
 
+    def check_bytes(self, key: CheckpointKey) -> None:
+        """Raise unless the committed bytes are those that the record's digest is of; cheaper than a load."""
+        ...
+
     def record(self, key: CheckpointKey) -> CommitRecord | None:
         """The commit record after the quick check (record + size), or None if nothing is committed."""
         ...

@@ -43,7 +43,7 @@ from virnuc_dagster.checkpoints.format import (
 from virnuc_dagster.checkpoints.medium import LocalMedium, Medium
 from virnuc_dagster.checkpoints.protocol import Swept
 from virnuc_dagster.checkpoints.sweep import Sweep
-from virnuc_dagster.checkpoints.validate import Level, check_schema, check_size, read_payload, shape_of
+from virnuc_dagster.checkpoints.validate import Level, check_digest, check_schema, check_size, read_payload, shape_of
 from virnuc_dagster.checkpoints.versions import CURRENT_VERSION, VersionError, refuse_newer
 
 _T = TypeVar("_T")
@@ -276,6 +276,23 @@ class Store:
         if payload is None:
             raise CheckpointMissingError(path)
         return payload
+
+    def check_bytes(self, key: CheckpointKey) -> None:
+        """Compare the committed bytes with their digest. Nothing is parsed, and torch is not needed.
+
+        Raises:
+            CheckpointMissingError: Nothing is committed.
+            CheckpointError: The record is damaged, or the bytes are not the committed ones.
+        """
+
+        def checked(record: CommitRecord, data_path: Any) -> bool:
+            check_size(self.medium.facts(data_path)[0], data_path, record)
+            check_digest(self.medium.read(data_path, record.bytes + 1), data_path, record)
+            return True
+
+        path = self._record_path(key)
+        if self._with_record(path, checked) is None:
+            raise CheckpointMissingError(path)
 
     def _with_record(self, path: Any, use: Callable[[CommitRecord, Any], _T]) -> _T | None:
         """Use the data file that the record names; None without a record.

@@ -49,6 +49,17 @@ def check_size(size: int, path: object, record: CommitRecord | None) -> None:
         raise CheckpointDamagedError(path, f"corrupted: size differs ({size:,} bytes, committed {record.bytes:,})")
 
 
+def check_digest(data: archive.Buffer, path: object, record: CommitRecord) -> None:
+    """Levels 1 and 5: the bytes are the committed ones.
+
+    Raises:
+        CheckpointDamagedError: If not.
+    """
+    check_size(len(data), path, record)
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise CheckpointDamagedError(path, "corrupted: digest differs from the commit record")
+
+
 def read_payload(
     data: archive.Buffer,
     path: object,
@@ -73,8 +84,8 @@ def read_payload(
         CheckpointIncompatibleError: They are not a checkpoint of a known kind and version.
     """
     check_size(len(data), path, record)
-    if level is not Level.SKIP and record is not None and hashlib.sha256(data).hexdigest() != record.sha256:
-        raise CheckpointDamagedError(path, "corrupted: digest differs from the commit record")
+    if level is not Level.SKIP and record is not None:
+        check_digest(data, path, record)
     try:
         members = archive.members(data)
         if level is Level.FULL or record is None:

@@ -45,7 +45,7 @@ class StageCount:
 
 
 class ConsoleProgress(ProgressBase):
-    """Draws progress and counts computed and reused shards.
+    """Draws progress and counts computed and reused shards; entered again, it begins anew.
 
     Args:
         console: Where to draw; bars appear only on a terminal.
@@ -55,6 +55,9 @@ class ConsoleProgress(ProgressBase):
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self.console = console
         self.quiet = quiet
+        self._begin()
+
+    def _begin(self) -> None:
         self.stages: dict[str, StageCount] = {}
         self._bars = Progress(
             TextColumn("{task.description:<22}"),
@@ -62,14 +65,15 @@ class ConsoleProgress(ProgressBase):
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}  {task.fields[rate]}"),
             TimeRemainingColumn(),
-            console=console,
-            disable=quiet or not console.is_terminal,
+            console=self.console,
+            disable=self.quiet or not self.console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
         self._told: set[tuple[str, ...]] = set()
 
     def __enter__(self) -> "ConsoleProgress":
+        self._begin()
         self._bars.start()
         return self
 

@@ -3,8 +3,9 @@
 import json
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.origins import note_origin
 
 if TYPE_CHECKING:
-    from virnuc_dagster.backends.ray_pool import Pools
+    from virnuc_dagster.models.bundle import Bundle
+    from virnuc_dagster.runs import BatchRun, Runner
+    from virnuc_dagster.stages.shards import PredictionStage, ShardStage
 
 LISTED_MAX = 40
 
@@ -117,13 +120,13 @@ class PredictCall:
     def __init__(self, settings: Settings, console: Console, *, quiet: bool, level: str, force: bool) -> None:
         self.settings, self.console, self.quiet, self.level, self.force = settings, console, quiet, level, force
         self.store = open_store(settings.store)
-        self._pools: Pools | None = None
+        self.progress = ConsoleProgress(console, quiet=quiet)
+        self._opened = ExitStack()
         self._done: dict[str, dict[str, Any]] = {}
 
     def close(self) -> None:
-        """End the workers of backend `ray`, which served all runs of the call."""
-        if self._pools is not None:
-            self._pools.close()
+        """Close the Dagster instance and end the workers of backend `ray`, which served all runs of the call."""
+        self._opened.close()
 
     def predict(self, source: Source, destination: Destination) -> dict[str, Any]:
         """One input, to its files.
@@ -133,38 +136,37 @@ class PredictCall:
         """
         # Imported late: `--help` and usage errors need neither Dagster nor numpy.
         from virnuc_dagster.backends import require_backend
-        from virnuc_dagster.embedding.device import resolve_device
         from virnuc_dagster.home import open_home
-        from virnuc_dagster.models.bundle import open_bundle
-        from virnuc_dagster.runs import set_aside_damaged
 
         began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         require_backend(self.settings.backend)
-        bundle = open_bundle(self.settings.bundle)
-        bundle.load_fallback()  # used last: if it is damaged, say so before hours of work
+        bundle = self._bundle
         open_home(self.settings.home)
-        local = self.settings.backend == "local"  # with Ray the devices are those of the workers
-        device = str(resolve_device(self.settings.device)) if local else self.settings.device
-        with ConsoleProgress(self.console, quiet=self.quiet) as progress:
+        device = self.settings.device
+        if device.startswith("cuda"):
+            device = self._device  # one that is not there is named before the file is read
+        with self.progress as progress:
             batch = self._add(source, bundle, progress)
             folder = destination.folder_of(batch)
             note_origin(self.settings.home, batch, source.facts)
             if batch in self._done:
                 return self._same(batch, source, folder, progress)
             if self.force:
+                from virnuc_dagster.runs import set_aside_damaged
+
                 for key in set_aside_damaged(self.store, batch):
                     progress.note(f"{key} is damaged: set aside in {self.settings.store}/.quarantine")
-            done = self._run(batch, bundle, progress)
+            done = self._run(batch)
         run = {
             "batch": batch,
             "inputs": [source.as_json()],
             "started_at": started_at,
             "seconds": round(time.monotonic() - began, 3),
             "backend": self.settings.backend,
-            "device": device,
+            "device": self._device if done else device,
             "precision": self.settings.precision,
             "bundle": bundle.name,
-            "run_ids": done.run_ids,
+            "run_ids": done.run_ids if done else {},
             **_shard_counts(progress),
         }
         destination.folder_of(batch)  # once more: hours may have passed
@@ -172,11 +174,12 @@ class PredictCall:
         if not self.quiet:
             for line in progress.summary_lines():
                 progress.note(line)
-        for error in done.errors:
+        errors = done.errors if done else []
+        for error in errors:
             print(f"error: {error}", file=sys.stderr)
         self._done[batch] = {
             "batch": batch, "output": str(folder), "summary": json.loads((folder / paths.SUMMARY).read_text()),
-            "run": run, "error": done.errors[0] if done.errors else None,
+            "run": run, "error": errors[0] if errors else None,
         }  # fmt: skip
         return self._done[batch]
 
@@ -207,26 +210,63 @@ class PredictCall:
         write_atomic(folder / paths.RUN, run_text(run).encode())
         return result
 
-    def _run(self, batch: str, bundle: Any, progress: ConsoleProgress) -> Any:
+    def _run(self, batch: str) -> "BatchRun | None":
+        """Bring a batch to its report; None if it is there already, and no run was needed."""
+        from virnuc_dagster.standing import batch_stands
+
+        if batch_stands(self._instance, self.store, self._stage, batch, self.settings.reports, self.progress):
+            return None
+        return self._runner.run_batch(batch)
+
+    @cached_property
+    def _bundle(self) -> "Bundle":
+        from virnuc_dagster.models.bundle import open_bundle
+
+        return open_bundle(self.settings.bundle)
+
+    @cached_property
+    def _device(self) -> str:
+        """What is computed on; with Ray the devices are those of the workers. Takes the import of torch."""
+        from virnuc_dagster.embedding.device import resolve_device
+
+        local = self.settings.backend == "local"
+        return str(resolve_device(self.settings.device)) if local else self.settings.device
+
+    @cached_property
+    def _stage(self) -> "PredictionStage":
+        from virnuc_dagster.checkpoints import Level
+        from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
+
+        options = ComputeOptions(precision=self.settings.precision, level=Level(self.level))
+        return PredictionStage(self.store, self._bundle, options)
+
+    @cached_property
+    def _instance(self) -> Any:
+        from virnuc_dagster.instance import clear_dead_runs, open_instance
+
+        instance = self._opened.enter_context(open_instance(self.settings))
+        clear_dead_runs(instance, self.progress.note)
+        return instance
+
+    @cached_property
+    def _runner(self) -> "Runner":
+        """Runs the assets of every batch of the call."""
         from virnuc_dagster.backends.ray_pool import Pools
         from virnuc_dagster.definitions import build_definitions
-        from virnuc_dagster.instance import open_instance
         from virnuc_dagster.io_manager import CheckpointIOManager
         from virnuc_dagster.resources import Backends
         from virnuc_dagster.runs import Runner
-        from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
 
-        self._pools = self._pools or Pools(kept=True)
+        self._bundle.load_fallback()  # used last: if it is damaged, say so before hours of work
+        pools = self._opened.enter_context(closing(Pools(kept=True)))
         resources = {
-            "progress": progress,
+            "progress": self.progress,
             "checkpoints": CheckpointIOManager(root=str(self.settings.store), validation=self.level),
-            "backends": Backends(pools=self._pools, ray_address=self.settings.ray_address),
+            "backends": Backends(pools=pools, ray_address=self.settings.ray_address),
         }
         definitions = build_definitions(settings=self.settings, resources=resources)
-        with open_instance(self.settings) as instance:
-            predictions = PredictionStage(self.store, bundle, ComputeOptions(precision=self.settings.precision))
-            runner = Runner(definitions, instance, self.store, (*predictions.inputs, predictions), progress.note)
-            return runner.run_batch(batch)
+        stages: list[ShardStage] = [*self._stage.inputs, self._stage]
+        return Runner(definitions, self._instance, self.store, stages, self.progress.note)
 
 
 def _shard_counts(progress: ConsoleProgress) -> dict[str, dict[str, Any]]:

@@ -20,3 +20,6 @@ REPRODUCIBLE = (*TABLES, WINDOWS_ORIGINAL, SUMMARY, MULTIQC_VERDICTS, MULTIQC_CO
 #: Files that say where and when: they differ between calls.
 PROVENANCE = "provenance.json"
 RUN = "run.json"
+
+#: Beside the report in the home, not copied: digests of its files, so that they may be handed out again.
+SEAL = "files.json"

@@ -36,6 +36,7 @@ from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
 from virnuc_dagster.stages.records import RecordMemory, Records
 from virnuc_dagster.stages.report_facts import imported_shards, report_facts, report_keys, report_provenance
 from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.standing_report import provenance_text, seal_report
 
 if TYPE_CHECKING:
     from virnuc_dagster.classify.fallback import FallbackModel
@@ -94,9 +95,11 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
         paths.MULTIQC_VERDICTS: _json(multiqc.verdicts(summary)),
         paths.MULTIQC_COLUMNS: _json(multiqc.columns(summary)),
         paths.HTML: page(content),
-        paths.PROVENANCE: _json(report_provenance(records, batch, stage, shards)),
+        paths.PROVENANCE: provenance_text(report_provenance(records, batch, stage, shards)),
     }.items():
         write_atomic(folder / name, data)
+    if not found.warnings:  # what could not be read may be there next time
+        seal_report(folder, stage)
     return Report(folder, summary, [sum(bins) for bins in zip(*gathered.counts.bins.values(), strict=True)])
 
 
