@@ -102,11 +102,13 @@ class HomeEventLog(SqliteEventLogStorage):
         return engine
 
     def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:
-        """Make the tables of a run's database; after the first one, from the text of what Dagster made there.
+        """Make the tables of a database, if they are not there; those of a run as the ones of the run before.
 
-        Dagster stamps each with a migration tool that reads some hundred files for it, twice.
+        Dagster asks a migration tool, which reads some hundred files for each answer, and stamps each new database.
         """
         path = Path(str(engine.url.database))
+        if path.exists() and _is_stamped(path):
+            return  # all that Dagster's own way would find out
         new = not path.exists() and path.stem != INDEX_SHARD_NAME
         if new and self._tables:
             try:
@@ -168,6 +170,14 @@ class HomeEventLog(SqliteEventLogStorage):
             while self._engines:
                 (pid, _), engine = self._engines.popitem()
                 engine.dispose(close=pid == os.getpid())
+
+
+def _is_stamped(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(path, timeout=SQLITE_BUSY_TIMEOUT_SECONDS)) as connection:
+            return connection.execute("SELECT 1 FROM alembic_version").fetchone() is not None
+    except sqlite3.DatabaseError:
+        return False  # no such table, or what Dagster says better
 
 
 class HomeStorage(DagsterSqliteStorage):

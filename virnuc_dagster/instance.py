@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import yaml
@@ -90,6 +91,13 @@ def _is_on_postgres(config: Path) -> bool:
         return False  # what is wrong with the file Dagster says
 
 
+def _keeps_prints(settings: Settings) -> bool:
+    try:
+        return "compute_logs" in yaml.safe_load((settings.dagster_home / CONFIG_NAME).read_bytes())
+    except (yaml.YAMLError, TypeError):
+        return False
+
+
 def _check_postgres(config: Path) -> None:
     """Say what is missing before Dagster says it in its own words."""
     if importlib.util.find_spec("dagster_postgres") is None:
@@ -150,9 +158,18 @@ class InstanceError(VirnucError):
     """The Dagster instance of a home folder cannot be used."""
 
 
+#: What a command's own runs print is seen on its terminal. To capture it as well, Dagster redirects both streams of the
+#: process to files and starts four processes a run to copy these back; what comes last may be lost on the way.
+_NOT_CAPTURED = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+
+
 @contextmanager
-def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+def open_instance(settings: Settings, *, capture: bool = True) -> Iterator[dg.DagsterInstance]:
     """The instance of a home folder, the same one that its web UI shows.
+
+    Args:
+        settings: Say where the home is.
+        capture: Whether runs of this process keep what they print for the UI; always, if `dagster.yaml` says where to.
 
     Raises:
         InstanceError: Its databases cannot be opened.
@@ -162,7 +179,8 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         # One process at a time creates the databases: two at once meet "database is locked".
         with exclusive(settings.dagster_home):
             try:
-                reference = InstanceRef.from_dir(str(settings.dagster_home))
+                overrides: Any = {} if capture or _keeps_prints(settings) else {"compute_logs": _NOT_CAPTURED}
+                reference = InstanceRef.from_dir(str(settings.dagster_home), overrides=overrides)
                 instance = stack.enter_context(dg.DagsterInstance.from_ref(reference))
                 instance.get_runs(limit=1)
                 instance.event_log_storage.get_dynamic_partitions("batches")

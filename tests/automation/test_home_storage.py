@@ -12,6 +12,8 @@ import dagster as dg
 import pytest
 from automation_kit import Platform, sequences
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from sqlalchemy import event
 
 from virnuc_dagster.home_storage import HomeEventLog, HomeInstance
@@ -153,3 +155,35 @@ def test_few_databases_stay_open_and_none_after_the_end(tmp_path):
             instance.all_logs(f"00000000-0000-0000-0000-{number:012}")
         assert 0 < len({name for name in open_databases(tmp_path) if name.endswith(".db")}) <= 5
     assert open_databases(tmp_path) == set()
+
+
+def test_the_database_of_a_later_run_is_like_the_first(tmp_path):
+    """The first is Dagster's own work."""
+    first, second = (f"00000000-0000-0000-0000-00000000000{number}" for number in (1, 2))
+
+    def made(run_id: str) -> list[str]:
+        with sqlite3.connect(tmp_path / "dagster" / "history" / "runs" / f"{run_id}.db") as database:
+            assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            return list(database.iterdump())
+
+    with open_instance(Settings(home=tmp_path)) as instance:
+        log = instance.event_log_storage
+        for run_id in (first, second):
+            assert log.get_logs_for_run(run_id) == []
+        assert log._tables
+        assert made(second) == made(first)
+        assert any("alembic_version" in line and line.startswith("INSERT") for line in made(second))
+        (tmp_path / "dagster" / "history" / "runs" / f"{first[:-1]}3.db").touch()  # killed before its tables were made
+        assert log.get_logs_for_run(f"{first[:-1]}3") == []
+
+
+def test_a_commands_own_runs_are_not_captured_unless_the_user_says_where_to(tmp_path):
+    with open_instance(Settings(home=tmp_path), capture=False) as instance:
+        assert isinstance(instance.compute_log_manager, NoOpComputeLogManager)
+    with open_instance(Settings(home=tmp_path)) as instance:
+        assert isinstance(instance.compute_log_manager, LocalComputeLogManager)
+    with (tmp_path / "dagster" / "dagster.yaml").open("a") as file:
+        place = f"{{module: dagster._core.storage.local_compute_log_manager, class: LocalComputeLogManager, config: {{base_dir: {tmp_path}/prints}}}}"
+        file.write(f"compute_logs: {place}\n")
+    with open_instance(Settings(home=tmp_path), capture=False) as instance:
+        assert isinstance(instance.compute_log_manager, LocalComputeLogManager)

@@ -94,8 +94,9 @@ def test_load_returns_what_was_saved(store):
 def test_what_was_never_saved_is_missing(store):
     assert store.record(KEY) is None
     assert list(store.list(KEY.stage)) == []
-    with pytest.raises(CheckpointMissingError):
-        store.load(KEY)
+    for look in (store.load, store.check_bytes):
+        with pytest.raises(CheckpointMissingError):
+            look(KEY)
 
 
 def test_records_of_many_keys_are_those_of_each_in_their_order(store):
@@ -182,13 +183,15 @@ def test_a_refused_payload_replaces_nothing(store):
 )
 def test_damaged_data_is_named(store, change, error):
     store.save(KEY, payload(1), {})
+    store.check_bytes(KEY)
     damage(store, data_file(store), change)
 
-    with pytest.raises(CheckpointDamagedError, match=error) as caught:
-        store.load(KEY)
+    for look in (store.load, store.check_bytes):
+        with pytest.raises(CheckpointDamagedError, match=error) as caught:
+            look(KEY)
 
-    assert caught.value.exit_code == 3
-    assert KEY.shard in str(caught.value)
+        assert caught.value.exit_code == 3
+        assert KEY.shard in str(caught.value)
 
 
 def test_a_data_file_that_is_gone_is_damage(store):

@@ -9,8 +9,8 @@ import dagster as dg
 from virnuc_dagster.assets.batch import OWNERS
 from virnuc_dagster.assets.plots import bars, binned
 from virnuc_dagster.assets.predictions import predictions
-from virnuc_dagster.instance import begin_run
 from virnuc_dagster.checkpoints.files import exclusive, make_folder
+from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.partitions import batches

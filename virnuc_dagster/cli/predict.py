@@ -244,7 +244,7 @@ class PredictCall:
     def _instance(self) -> Any:
         from virnuc_dagster.instance import clear_dead_runs, open_instance
 
-        instance = self._opened.enter_context(open_instance(self.settings))
+        instance = self._opened.enter_context(open_instance(self.settings, capture=False))
         clear_dead_runs(instance, self.progress.note)
         return instance
 
