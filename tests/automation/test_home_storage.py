@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 from automation_kit import Platform, sequences
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
@@ -182,8 +183,8 @@ def test_a_commands_own_runs_are_not_captured_unless_the_user_says_where_to(tmp_
         assert isinstance(instance.compute_log_manager, NoOpComputeLogManager)
     with open_instance(Settings(home=tmp_path)) as instance:
         assert isinstance(instance.compute_log_manager, LocalComputeLogManager)
+    data = {"module": LocalComputeLogManager.__module__, "class": "LocalComputeLogManager"}
     with (tmp_path / "dagster" / "dagster.yaml").open("a") as file:
-        place = f"{{module: dagster._core.storage.local_compute_log_manager, class: LocalComputeLogManager, config: {{base_dir: {tmp_path}/prints}}}}"
-        file.write(f"compute_logs: {place}\n")
+        yaml.dump({"compute_logs": {**data, "config": {"base_dir": str(tmp_path / "prints")}}}, file)
     with open_instance(Settings(home=tmp_path), capture=False) as instance:
         assert isinstance(instance.compute_log_manager, LocalComputeLogManager)
