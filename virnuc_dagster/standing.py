@@ -47,8 +47,8 @@ def batch_stands(
     stages: list[ShardStage] = [*predictions.inputs, predictions]
     if not instance.has_dynamic_partition(str(batches.name), batch):
         return False
-    # One range of partitions in the order of the batch, as a run would need it.
-    mine = [key for key in instance.get_dynamic_partitions(str(shards.name)) if batch_of(key) == batch]
+    registered = instance.get_dynamic_partitions(str(shards.name))
+    mine = [key for key in registered if batch_of(key) == batch and _can_be_stored(key)]
     if survey_batch(store, predictions, batch, mine, reports) or not _announced(instance, stages, batch, mine):
         return False
     if not report_stands(store, batch, predictions, mine, reports / batch):
@@ -56,6 +56,14 @@ def batch_stands(
     if mine:
         _tell_reused(store, stages, mine, progress)
     return True
+
+
+def _can_be_stored(shard: str) -> bool:
+    """Whether a partition could be a shard; in the UI, any text can be added as one."""
+    try:
+        return bool(shard_checkpoint(BATCH, shard))
+    except ValueError:
+        return False
 
 
 def _announced(instance: dg.DagsterInstance, stages: Sequence[ShardStage], batch: str, mine: Sequence[str]) -> bool:

@@ -4,7 +4,6 @@
 interrupted.
 """
 
-import gc
 import sys
 import traceback
 from collections.abc import Sequence
@@ -124,5 +123,4 @@ def _postgres_error(error: BaseException) -> str:
 
 def run() -> None:
     """Entry point of the `virnuc` script."""
-    gc.set_threshold(50_000)  # imports make many objects and little garbage: a tenth of the start is looking for it
     sys.exit(main())
