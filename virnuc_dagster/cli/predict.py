@@ -141,6 +141,7 @@ class PredictCall:
         began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         require_backend(self.settings.backend)
         bundle = self._bundle
+        bundle.check_fallback()
         open_home(self.settings.home)
         device = self.settings.device
         if device.startswith("cuda"):
@@ -257,7 +258,7 @@ class PredictCall:
         from virnuc_dagster.resources import Backends
         from virnuc_dagster.runs import Runner
 
-        self._bundle.load_fallback()  # used last: if it is damaged, say so before hours of work
+        self._bundle.load_fallback()  # used last: if it cannot be used, say so before hours of work
         pools = self._opened.enter_context(closing(Pools(kept=True)))
         resources = {
             "progress": self.progress,

@@ -259,6 +259,15 @@ class Bundle:
             self._compare("head", score, golden.score, "float32")
         return head
 
+    def check_fallback(self) -> None:
+        """Compare the fallback's file, if there is one, with its digest; quick, and needs no numpy.
+
+        Raises:
+            BundleError: It differs.
+        """
+        if self.spec.fallback:
+            self._read(self.spec.fallback.weights)
+
     def load_fallback(self) -> FallbackModel | None:
         """Load the model for windows without an open frame; None if the bundle has none. Needs no torch.
 
