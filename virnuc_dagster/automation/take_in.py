@@ -8,6 +8,7 @@ from pydantic import Field
 
 from virnuc_dagster.assets.batch import cut_batch, sequence_batch
 from virnuc_dagster.automation.steps import FILES_TAG, REPORT, SHARDS, Registered, whole
+from virnuc_dagster.binding import open_bound_store
 from virnuc_dagster.checks import Targets, evaluation, integrity_key
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.instance import begin_run
@@ -72,6 +73,7 @@ def take_in_job(settings: Settings) -> dg.JobDefinition:
         journal: dg.ResourceParam[Journal],
     ) -> None:
         begin_run(context.instance, context.run.run_id)
+        open_bound_store(settings)  # no new store where the home knows one: the files wait, at no fault of theirs
         sweep_spools(settings.inbox)
         errors: list[VirnucError] = []
         ledger = Ledger(settings.home)

@@ -33,7 +33,7 @@ Examples:
 @home_option
 def add(inputs: tuple[Path, ...], **flags: Any) -> int:
     """Read files, cut them into frames and shards, and register those; nothing is embedded yet."""
-    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.binding import open_bound_store
     from virnuc_dagster.definitions import build_definitions
     from virnuc_dagster.instance import open_instance
     from virnuc_dagster.models.bundle import open_bundle
@@ -42,7 +42,7 @@ def add(inputs: tuple[Path, ...], **flags: Any) -> int:
     from virnuc_dagster.stages.origins import note_origin
 
     settings = Settings.read(**flags)
-    store = open_store(settings.store)
+    store = open_bound_store(settings)
     window_length = open_bundle(settings.bundle).spec.window_length
     code = 0
     with open_instance(settings) as instance:

@@ -156,6 +156,35 @@ def sweep(
 @checkpoints.command(
     epilog="""\b
 Examples:
+  virnuc checkpoints accept --home /data/virnuc                 # say what is there
+  virnuc checkpoints accept --home /data/virnuc --yes"""
+)
+@click.option("--yes", is_flag=True, help="Accept; without it, only say what is there.")
+@home_option
+def accept(yes: bool, **flags: Any) -> int:
+    """Take what lies at the store's place, be it nothing, as this home's store: the one before is lost for good.
+
+    What is missing then is named by `virnuc batches list` and by the audit until it is computed again or removed.
+    """
+    from virnuc_dagster.binding import StoreGoneError, accept_store, check_store
+
+    settings = Settings.read(**flags)
+    try:
+        check_store(settings)
+    except StoreGoneError as error:
+        if not yes:
+            click.echo(f"{error.message}; to accept that, run again with --yes")
+            return 0
+        accept_store(settings)
+        click.echo(f"{settings.store} is the store of {settings.home} from now on")
+    else:
+        click.echo(f"{settings.store} is the store that {settings.home} works with")
+    return 0
+
+
+@checkpoints.command(
+    epilog="""\b
+Examples:
   virnuc checkpoints migrate old_run/
   virnuc checkpoints migrate old_run/output_1_ESM.pt --json"""
 )
@@ -198,7 +227,7 @@ def import_(folder: Path, batch: str, as_json: bool, **flags: Any) -> int:
     Vectors are joined to the batch's frames by id. FOLDER is searched for files such as output_1_DNABERT_S.pt,
     output_1_ESM.pt and output_1_merged.pt; they stay as they are.
     """
-    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.binding import open_bound_store
     from virnuc_dagster.cli.batches import note, resolve_batch
     from virnuc_dagster.definitions import build_definitions
     from virnuc_dagster.instance import open_instance
@@ -209,7 +238,7 @@ def import_(folder: Path, batch: str, as_json: bool, **flags: Any) -> int:
     from virnuc_dagster.writer import writer
 
     settings = Settings.read(**flags)
-    store = open_store(settings.store)
+    store = open_bound_store(settings)
     key = resolve_batch(settings, store, batch)
     with open_instance(settings) as instance:
         Runner(build_definitions(settings=settings), instance, store, (), note).cut_batch(key)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from virnuc_dagster.checkpoints import open_store
 from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.destination import Destination, Inputs, run_text, write_results
@@ -26,6 +25,7 @@ from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.origins import note_origin
 
 if TYPE_CHECKING:
+    from virnuc_dagster.checkpoints import Store
     from virnuc_dagster.models.bundle import Bundle
     from virnuc_dagster.runs import BatchRun, Runner
     from virnuc_dagster.stages.shards import PredictionStage, ShardStage
@@ -119,10 +119,16 @@ class PredictCall:
 
     def __init__(self, settings: Settings, console: Console, *, quiet: bool, level: str, force: bool) -> None:
         self.settings, self.console, self.quiet, self.level, self.force = settings, console, quiet, level, force
-        self.store = open_store(settings.store)
         self.progress = ConsoleProgress(console, quiet=quiet)
         self._opened = ExitStack()
         self._done: dict[str, dict[str, Any]] = {}
+
+    @cached_property
+    def store(self) -> "Store":
+        """The home's store."""
+        from virnuc_dagster.binding import open_bound_store
+
+        return open_bound_store(self.settings)
 
     def close(self) -> None:
         """Close the Dagster instance and end the workers of backend `ray`, which served all runs of the call."""
@@ -136,13 +142,12 @@ class PredictCall:
         """
         # Imported late: `--help` and usage errors need neither Dagster nor numpy.
         from virnuc_dagster.backends import require_backend
-        from virnuc_dagster.home import open_home
 
         began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         require_backend(self.settings.backend)
         bundle = self._bundle
         bundle.check_fallback()
-        open_home(self.settings.home)
+        store = self.store  # before the work: one that is gone is said now
         device = self.settings.device
         if device.startswith("cuda"):
             device = self._device  # one that is not there is named before the file is read
@@ -155,7 +160,7 @@ class PredictCall:
             if self.force:
                 from virnuc_dagster.runs import set_aside_damaged
 
-                for key in set_aside_damaged(self.store, batch):
+                for key in set_aside_damaged(store, batch):
                     progress.note(f"{key} is damaged: set aside in {self.settings.store}/.quarantine")
             done = self._run(batch)
         run = {

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from virnuc_dagster.checkpoints import open_store
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.inputs import Source, readable_twice
 from virnuc_dagster.cli.options import home_option, reading_option, refuse_unwritable
@@ -99,8 +98,8 @@ def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, pr
     """Embeddings of every frame of a file, by the same assets and in the same store as those of `predict`."""
     import torch
 
+    from virnuc_dagster.binding import open_bound_store
     from virnuc_dagster.definitions import build_definitions
-    from virnuc_dagster.home import open_home
     from virnuc_dagster.instance import open_instance
     from virnuc_dagster.runs import Runner
     from virnuc_dagster.stages.batch import add_sequences
@@ -108,8 +107,7 @@ def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, pr
     from virnuc_dagster.stages.origins import note_origin
     from virnuc_dagster.stages.shards import DNABERT_S, ESM2, ComputeOptions, EmbeddingStage
 
-    open_home(settings.home)
-    store = open_store(settings.store)
+    store = open_bound_store(settings)
     with fasta.opened() as stream:
         batch, _ = add_sequences(
             store, stream, fasta.name, window_length=bundle.spec.window_length, shard_size=settings.shard_size,

@@ -34,6 +34,7 @@ Examples:
 @home_option
 def up(port: int, host: str, **flags: Any) -> int:
     """Run the web UI and the automation (inbox, scheduled backfill, audit) on this home; Ctrl-C ends it."""
+    from virnuc_dagster.binding import open_bound_store
     from virnuc_dagster.instance import clear_dead_runs, open_instance
     from virnuc_dagster.locks import only_one
     from virnuc_dagster.models.bundle import open_bundle
@@ -42,6 +43,7 @@ def up(port: int, host: str, **flags: Any) -> int:
 
     settings = Settings.read(**flags)
     open_bundle(settings.bundle)  # one that is not there is said now, not by every run
+    open_bound_store(settings)
     url, reports_port = f"http://{host}:{port}", port + 1
     about, hint = f"{url}, process {os.getpid()}", "open that address, or stop it first (Ctrl-C there)"
     with open_instance(settings) as instance, only_one(settings.dagster_home / "up.lock", about, hint):
