@@ -16,7 +16,7 @@ from virnuc_dagster.checkpoints import (
     Payload,
     open_store,
 )
-from virnuc_dagster.stages.keys import batch_of
+from virnuc_dagster.stages.keys import shard_checkpoint
 from virnuc_dagster.writer import writer
 
 
@@ -95,8 +95,8 @@ class CheckpointIOManager(dg.IOManager):
 
 
 def _key(stage: str, partition: str) -> CheckpointKey:
-    """The checkpoint of a partition; a key that could leave the store is refused by `CheckpointKey`."""
-    return CheckpointKey(stage, batch_of(partition), partition)
+    """The checkpoint of a partition; a key that could leave the store is refused."""
+    return shard_checkpoint(stage, partition)
 
 
 def record_metadata(record: CommitRecord) -> Mapping[str, Any]:

@@ -35,6 +35,11 @@ class ReportFolder:
 
     root: str
 
+    @property
+    def home(self) -> Path:
+        """The home folder that they are in."""
+        return Path(self.root).parent
+
 
 @dg.asset(
     partitions_def=batches,

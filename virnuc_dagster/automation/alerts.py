@@ -14,11 +14,15 @@ import dagster as dg
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from virnuc_dagster.automation.steps import BATCH_TAG, FILES_TAG, STEP_TAG, failure_reason
+from virnuc_dagster.binding import StoreGoneError, check_store
+from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import Ledger, Waiting
+from virnuc_dagster.losses import Losses, describe, remedy
 from virnuc_dagster.settings import Settings
 
 _TIMEOUT_SECONDS = 10
+_NAMED_MAX = 10
 
 
 def failure_alert(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -57,25 +61,52 @@ def late_alert(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorD
         minimum_interval_seconds=60,
         description="Tells once of every file or batch that has waited too long for its report "
         f"({settings.late_after_hours:g} hours, VIRNUC_LATE_AFTER_HOURS): stuck, failed or parked. In the journal "
-        "(logs/<day>.jsonl), and by an HTTP POST to the address in VIRNUC_WEBHOOK if there is one.",
+        "(logs/<day>.jsonl), and by an HTTP POST to the address in VIRNUC_WEBHOOK if there is one. It also tells when the "
+        "store that this home knows is gone.",
         tags={"virnuc/dataflow": "5-operations"},
     )
     def alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         now = time.time()
         late = Ledger(settings.home).waiting(now - settings.late_after_hours * 3_600)
         told = set(json.loads(context.cursor or "[]"))
-        marks = {f"{item.name} {item.since:.0f}": item for item in late}
+        marks = {f"{item.name} {item.since:.0f}": ("late", _late_facts(item, now)) for item in late}
+        gone = _gone(settings)
+        marks |= {f"store {gone['reason']}": ("store_gone", gone)} if gone else {}
         for mark in marks.keys() - told:
-            facts = _late_facts(marks[mark], now)
-            Journal(folder=str(settings.logs)).write("late", **facts)
+            event, facts = marks[mark]
+            Journal(folder=str(settings.logs)).write(event, **facts)
             if problem := post(settings.webhook.get_secret_value(), facts):
                 context.log.warning(problem)
         context.update_cursor(json.dumps(sorted(marks)))  # what is no longer late is forgotten
+        if gone:
+            return dg.SkipReason(gone["text"])
         return dg.SkipReason(
             f"{len(late):,} late: {', '.join(item.name for item in late[:5])}" if late else "none late"
         )
 
     return alert
+
+
+def _gone(settings: Settings) -> dict[str, Any] | None:
+    """What to tell if the store that this home knows is gone."""
+    try:
+        check_store(settings)
+    except StoreGoneError as error:
+        return {"text": f"virnuc: {error}", "reason": error.message}
+    except VirnucError:
+        return None  # a service that is away for a while: the runs that need it tell
+    return None
+
+
+def tell_losses(settings: Settings, losses: Losses) -> None:
+    """A line in the journal and a message to the webhook for each batch of which something was lost."""
+    for batch, lost in losses.items():
+        missing = {stage: len(keys) for stage, keys in lost.items()}
+        Journal(folder=str(settings.logs)).write("lost", batch=batch, missing=missing)
+    named = [f"{batch}: missing {describe(lost)}; {remedy(batch, lost)}" for batch, lost in losses.items()]
+    if named:
+        text = "\n".join([f"virnuc: something was lost of {len(named):,} batches", *named[:_NAMED_MAX]])
+        post(settings.webhook.get_secret_value(), {"text": text, "batches": list(losses)[:1_000]})
 
 
 def _late_facts(item: Waiting, now: float) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The audit: an asset whose value is one page about the whole store, and whose run sets damaged shards aside."""
+"""The audit: an asset whose value is one page about the whole store, and whose run sets damaged shards aside.
+
+The store is not its own witness: what Dagster, the ledger and the reports know to have been stored must be there.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +18,7 @@ from virnuc_dagster.checks import Targets, evaluation, integrity_key, red_partit
 from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
+from virnuc_dagster.losses import Losses, describe, find_losses, remedy
 from virnuc_dagster.resources import Compute
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.audit import StoreAudit, audit_store, set_aside
@@ -26,9 +30,10 @@ from virnuc_dagster.stages.survey import MISSING, STALE, stored_batches, survey_
 AUDIT_JOB = "audit_store"
 CHECK = "every_byte_is_right"
 _CHECK_DESCRIPTION = (
-    "Every checkpoint of the store was read, every byte compared with its digest, every value checked. The table says "
+    "All that was stored is still there: the store is compared with what Dagster, the ledger and the reports know. Every checkpoint of the store was read, every byte compared with its digest, every value checked. The table says "
     "what was found, by stage."
 )
+_NAMED_MAX = 10
 _COLUMNS = ("stage", "shards", "bytes", "ok", "damaged", "stale", "missing", "oldest_version")
 
 
@@ -57,12 +62,21 @@ def store_audit(
     begin_run(context.instance, context.run.run_id)
     store = checkpoints.store
     found = audit_store(store)
+    losses = find_losses(context.instance, store, reports.home)
+    found.lost = [
+        CheckpointKey(stage, batch, shard)
+        for batch, of_batch in losses.items() for stage, shards in of_batch.items() for shard in shards
+    ]  # fmt: skip
     aside = set_aside(store, found.damaged)
     for key, reason in found.damaged.items():
         context.log.error(f"{key}: {reason}")
         journal.write(
             "damaged", stage=key.stage, batch=key.batch, shard=key.shard, reason=reason, run=context.run.run_id
         )
+    for batch, lost in losses.items():
+        told = f"{batch}: missing {describe(lost)}"
+        context.log.error(f"{told}; {remedy(batch, lost)}")
+        journal.write("lost", batch=batch, run=context.run.run_id, missing={name: len(lost[name]) for name in lost})
     for event in _evaluations(context.instance, found):
         context.log_event(event)
     stage = PredictionStage(store, compute.open_bundle(), compute.options(checkpoints.level))
@@ -81,20 +95,28 @@ def store_audit(
         **({"set aside": dg.MetadataValue.json([str(key) for key in aside])} if aside else {}),
     }
     journal.write("audit", run=context.run.run_id, stages=found.rows())
-    text = (
-        "all bytes are right"
-        if found.passed
-        else f"{len(found.damaged)} damaged: "
-        + "; ".join(f"{key}: {reason}" for key, reason in list(found.damaged.items())[:10])
+    result = dg.AssetCheckResult(
+        check_name=CHECK, passed=found.passed, description=_text(found, losses), metadata=metadata
     )
-    result = dg.AssetCheckResult(check_name=CHECK, passed=found.passed, description=text, metadata=metadata)
     return dg.MaterializeResult(metadata=metadata, check_results=[result])
 
 
+def _text(found: StoreAudit, losses: Losses) -> str:
+    """What the audit found, in a sentence or two."""
+    parts = []
+    if found.damaged:
+        few = list(found.damaged.items())[:_NAMED_MAX]
+        parts.append(f"{len(found.damaged)} damaged: " + "; ".join(f"{key}: {reason}" for key, reason in few))
+    if losses:
+        named = "; ".join(f"{batch}: {describe(lost)}" for batch, lost in list(losses.items())[:_NAMED_MAX])
+        parts.append(f"missing in {len(losses)} batches: {named}")
+    return ". ".join(parts) or "all bytes are right"
+
+
 def _evaluations(instance: dg.DagsterInstance, found: StoreAudit) -> Iterator[dg.AssetCheckEvaluation]:
-    """Red for each damaged checkpoint; green for those that were red and are whole again."""
+    """Red for each damaged or lost checkpoint; green for those that were red and are whole again."""
     bad: dict[str, dict[str, str]] = {stage: {} for stage in (BATCH, DNABERT_S, ESM2, PREDICTIONS)}
-    for key, reason in found.damaged.items():
+    for key, reason in (found.damaged | dict.fromkeys(found.lost, "missing: it was stored once")).items():
         stage, partition = _shown_at(key)
         bad[stage][partition] = f"{key}: {reason}"
     for stage, partitions in bad.items():
@@ -116,7 +138,10 @@ def _count_due(found: StoreAudit, stage: PredictionStage, registered: Registered
     aside: Mapping[str, set[str]] = {
         name: {key.shard for key in found.damaged if key.stage == name} for name in found.stages
     }
-    for batch, _ in stored_batches(stage.store):
+    stored = {batch for batch, _ in stored_batches(stage.store)}
+    for key in found.lost:
+        found.stages[key.stage].missing += key.batch not in stored  # what a survey cannot see
+    for batch in stored:
         due = survey_batch(stage.store, stage, batch, registered.of(batch), reports)
         if due.cut and batch not in aside[BATCH]:
             found.stages[BATCH].missing += 1

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import dagster as dg
 
+from virnuc_dagster.automation.alerts import tell_losses
 from virnuc_dagster.automation.steps import CUT, REPORT, SHARDS, SHARDS_JOB, Registered, requests
-from virnuc_dagster.checkpoints import Level, open_store
+from virnuc_dagster.binding import open_bound_store
+from virnuc_dagster.checkpoints import Level
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.ledger import AT_REST, Ledger
+from virnuc_dagster.losses import find_losses
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.partitions import batches
 from virnuc_dagster.settings import Settings
@@ -35,6 +38,7 @@ def scheduled_backfill(settings: Settings, status: dg.DefaultScheduleStatus) -> 
     )
     def backfill(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         survey = Survey(context.instance, settings)
+        tell_losses(settings, find_losses(context.instance, survey.store, settings.home))
         wanted = survey.requests(context.log.info)
         return wanted or dg.SkipReason(survey.summary())
 
@@ -51,7 +55,7 @@ class Survey:
 
     def __init__(self, instance: dg.DagsterInstance, settings: Settings) -> None:
         self.instance, self.settings = instance, settings
-        self.store = open_store(settings.store)
+        self.store = open_bound_store(settings)
         options = ComputeOptions(settings.device, settings.precision, settings.token_budget, Level.LOAD)
         self.predictions = PredictionStage(self.store, open_bundle(settings.bundle), options)
         self.ledger = Ledger(settings.home)

@@ -2,17 +2,20 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from virnuc_dagster.cli.inputs import Source
 from virnuc_dagster.cli.options import batch_argument, home_option, reading_option
 from virnuc_dagster.cli.tables import print_table, printable
-from virnuc_dagster.errors import InputError
+from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from virnuc_dagster.losses import Losses
 
 
 @click.group()
@@ -79,14 +82,21 @@ def list_batches(as_json: bool, **flags: Any) -> int:
     """Every batch of this home: sequences, frames, shards, and how many shards have predictions."""
     from virnuc_dagster.checkpoints import open_store
     from virnuc_dagster.ledger import Ledger
+    from virnuc_dagster.losses import describe, remedy
     from virnuc_dagster.stages.batch import SEQUENCES
 
     settings = Settings.read(**flags)
     store = open_store(settings.store)
-    rows = [_facts(settings, store, key.batch) for key in store.list(SEQUENCES)]
+    problem, losses = _what_is_lost(settings, store)
+    keys = sorted({key.batch for key in store.list(SEQUENCES)} | losses.keys())
+    rows = [_facts(settings, store, batch) | {"missing": _counts(losses.get(batch, {}))} for batch in keys]
     if as_json:
-        click.echo(json.dumps({"batches": rows}, indent=2))
+        click.echo(json.dumps({"batches": rows, "problem": problem}, indent=2))
         return 0
+    if problem:
+        note(problem)
+    for batch, lost in losses.items():
+        note(f"{batch}: missing {describe(lost)}\n  -> {remedy(batch, lost)}")
     ledger = Ledger(settings.home)
     for entry in ledger.parked() if ledger.path.exists() else []:
         note(f"{entry.batch} is parked after {entry.failures} failures: {entry.reason}\n  -> virnuc batches retry")
@@ -193,6 +203,23 @@ def retry(batch: str, **flags: Any) -> int:
     return 0
 
 
+def _what_is_lost(settings: Settings, store: Any) -> tuple[str | None, "Losses"]:
+    """What is wrong with the store as a whole, and what was stored once and is missing."""
+    from virnuc_dagster.binding import check_store
+    from virnuc_dagster.losses import losses_of_home
+
+    try:
+        check_store(settings)
+        problem = None
+    except VirnucError as error:
+        problem = str(error)
+    return problem, losses_of_home(settings, store)
+
+
+def _counts(lost: Mapping[str, list[str]]) -> dict[str, int]:
+    return {stage: len(keys) for stage, keys in lost.items()}
+
+
 def note(text: str) -> None:
     """Tell the user something that is not the command's output."""
     click.echo(text, err=True)
@@ -210,6 +237,7 @@ def resolve_batch(settings: Settings, store: Any, name: str, *, whole: bool = Fa
     Raises:
         InputError: None, or more than one.
     """
+    from virnuc_dagster.losses import known_batches
     from virnuc_dagster.stages.batch import SEQUENCES
     from virnuc_dagster.stages.keys import slug
 
@@ -218,6 +246,8 @@ def resolve_batch(settings: Settings, store: Any, name: str, *, whole: bool = Fa
         return name
     begins = {name, slug(name)} if name.strip() else set()
     fitting = [batch for batch in known if any(batch.startswith(begin) for begin in begins)]
+    if name.strip() and (whole or not fitting) and name in known_batches(settings):
+        return name  # its sequences are gone, or someone added a partition by hand
     if len(fitting) == 1 and whole:
         raise InputError(f"{name!r} is not a whole batch key", hint=f"did you mean {fitting[0]}?")
     if len(fitting) == 1:

@@ -18,6 +18,7 @@ from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.settings import Settings
 
 _PACKAGES = ("dagster", "dagster-webserver", "torch", "transformers", "tokenizers", "zstandard", "numpy")
+_LISTED_MAX = 10
 _FREE_BYTES_MIN = 1_000_000_000
 
 
@@ -94,12 +95,14 @@ def _ray(settings: Settings) -> Finding:
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:
+    from virnuc_dagster.binding import check_store
     from virnuc_dagster.checkpoints import open_store, probe_store
     from virnuc_dagster.checkpoints.files import make_folder, temporary_file
     from virnuc_dagster.definitions import foreign_instance
 
     place = settings.store
     try:
+        check_store(settings)
         if isinstance(place, str):
             probe_store(open_store(place))
             yield Finding("store", f"{place} is writable; its free space is not known")
@@ -113,10 +116,28 @@ def _storage(settings: Settings) -> Iterator[Finding]:
         yield Finding("free space", f"{free / 1e9:,.1f} GB", ok=enough, remedy=remedy)
     except VirnucError as error:
         yield Finding("store", error.message, ok=False, remedy=error.hint)
+    yield from _losses(settings)
     if foreign := foreign_instance(settings):
         remedy = f"unset DAGSTER_HOME, or set it to {settings.dagster_home}"
         yield Finding("dagster instance", f"DAGSTER_HOME is {foreign}", ok=False, remedy=remedy)
     yield _instance_file(settings)
+
+
+def _losses(settings: Settings) -> Iterator[Finding]:
+    """Batches of which something is missing that was stored once."""
+    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.losses import describe, losses_of_home, remedy
+
+    try:
+        losses = losses_of_home(settings, open_store(settings.store))
+    except VirnucError as error:
+        yield Finding("stored batches", error.message, ok=False, remedy=error.hint)
+        return
+    for batch, lost in list(losses.items())[:_LISTED_MAX]:
+        yield Finding("stored batches", f"{batch}: missing {describe(lost)}", ok=False, remedy=remedy(batch, lost))
+    if len(losses) > _LISTED_MAX:
+        more = f"and {len(losses) - _LISTED_MAX:,} more batches"
+        yield Finding("stored batches", more, ok=False, remedy="`virnuc batches list` names all")
 
 
 def _instance_file(settings: Settings) -> Finding:

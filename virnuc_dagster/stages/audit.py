@@ -44,15 +44,17 @@ class StoreAudit:
     Attributes:
         stages: A row a stage.
         damaged: Checkpoint -> what is wrong with it.
+        lost: Checkpoints that were stored once and are missing.
     """
 
     stages: dict[str, StageAudit] = field(default_factory=dict)
     damaged: dict[CheckpointKey, str] = field(default_factory=dict)
+    lost: list[CheckpointKey] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """Whether every stored byte is right."""
-        return not self.damaged
+        """Whether all that was stored is there, and every byte of it right."""
+        return not self.damaged and not self.lost
 
     def rows(self) -> list[dict[str, int | str]]:
         """The table, a dict a row."""

@@ -2,16 +2,30 @@
 
 import hashlib
 import re
+import shlex
 import unicodedata
 from pathlib import PurePath
 
 from virnuc_dagster.checkpoints import CheckpointKey
+from virnuc_dagster.errors import VirnucError
 
 SHARD_SEPARATOR = "__"
+_BATCH = re.compile(r"[a-z0-9_-]{1,200}")
+_SHARD = re.compile(r"(?=.{1,200}$)[a-z0-9_-]+__[0-9]+")
 _ENDINGS = "fa|fna|fasta|fas|ffn|fq|fastq|txt|gz|bz2|xz|zst|zstd"
 _SUFFIXES = re.compile(rf"(\.({_ENDINGS}|bgz))+$", re.IGNORECASE)
 #: As of versions to which .bgz was no ending.
 _EARLIER_SUFFIXES = re.compile(rf"(\.({_ENDINGS}))+$", re.IGNORECASE)
+
+
+class ForeignKeyError(VirnucError):
+    """A partition that someone added by hand is no batch or shard of this program (field: `key`)."""
+
+    def __init__(self, key: str) -> None:
+        remove = f"`virnuc batches remove {shlex.quote(batch_of(key))} --yes`"
+        super().__init__(
+            f"the partition {key!r} is of no batch", hint=f"take it out of the partitions with {remove}", key=key
+        )
 
 
 def batch_key(name: str, content: str, window_length: int, shard_size: int) -> str:
@@ -67,11 +81,35 @@ def batch_of(shard: str) -> str:
     return shard.rsplit(SHARD_SEPARATOR, 1)[0]
 
 
+def is_batch_key(name: str) -> bool:
+    """Whether a name can be that of a batch; a person may add any partition in the UI."""
+    return _BATCH.fullmatch(name) is not None
+
+
+def is_shard_key(name: str) -> bool:
+    """Whether a name can be that of a shard."""
+    return _SHARD.fullmatch(name) is not None
+
+
 def shard_checkpoint(stage: str, shard: str) -> CheckpointKey:
-    """Where a stage keeps its result of a shard."""
-    return CheckpointKey(stage, batch_of(shard), shard)
+    """Where a stage keeps its result of a shard.
+
+    Raises:
+        ForeignKeyError: The name cannot be that of a shard.
+    """
+    return _checkpoint(stage, batch_of(shard), shard)
 
 
 def batch_checkpoint(stage: str, batch: str) -> CheckpointKey:
-    """Where a stage keeps its result of a whole batch."""
-    return CheckpointKey(stage, batch, batch)
+    """Where a stage keeps its result of a whole batch.
+
+    Raises:
+        ForeignKeyError: The name cannot be that of a batch.
+    """
+    return _checkpoint(stage, batch, batch)
+
+
+def _checkpoint(stage: str, batch: str, shard: str) -> CheckpointKey:
+    if not (is_batch_key(batch) and is_batch_key(shard)):
+        raise ForeignKeyError(shard)
+    return CheckpointKey(stage, batch, shard)

@@ -9,6 +9,7 @@ from pathlib import Path
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointKey, CheckpointStore
 from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
+from virnuc_dagster.stages.keys import is_batch_key
 from virnuc_dagster.stages.origins import forget_origins
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 
@@ -41,6 +42,8 @@ class BatchFiles:
 
 def batch_files(store: CheckpointStore, reports: Path, batch: str) -> BatchFiles:
     """Everything that is stored of a batch; damaged checkpoints count too."""
+    if not is_batch_key(batch):  # a partition that someone added by hand; as a path it could mean anything
+        return BatchFiles(batch, (), 0, None)
     keys = tuple(key for stage in STAGES for key in store.list(stage, batch))
     size = 0
     for key in keys:
