@@ -1,5 +1,7 @@
 """The two partition dimensions: input files and their shards. Both grow as batches arrive."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import (
@@ -8,10 +10,59 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 
-from virnuc_dagster.stages.keys import batch_of
+from virnuc_dagster.stages.keys import batch_of, is_shard_key
 
 batches = dg.DynamicPartitionsDefinition(name="batches")
 shards = dg.DynamicPartitionsDefinition(name="shards")
+
+
+class Registered:
+    """The shards of each batch as Dagster knows them, in order; read once.
+
+    Keys that someone added by hand and that can be no shard's are left out.
+
+    Args:
+        instance: The Dagster instance.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._of: dict[str, list[str]] = {}
+        self._torn: set[str] = set()
+        previous = None
+        for shard in instance.get_dynamic_partitions(str(shards.name)):
+            batch = batch_of(shard)
+            if batch != previous and batch in self._of:
+                self._torn.add(batch)
+            if is_shard_key(shard):
+                self._of.setdefault(batch, []).append(shard)
+            else:
+                self._torn.add(batch)  # no matter unless there is a batch of this name
+            previous = batch
+
+    def of(self, batch: str) -> list[str]:
+        """Its shards."""
+        return self._of.get(batch, [])
+
+    def is_torn(self, batch: str) -> bool:
+        """Whether its shards are not one range of partitions; cutting the batch mends that (`register_shards`)."""
+        return batch in self._torn
+
+
+def register_shards(instance: dg.DagsterInstance, batch: str, wanted: Sequence[str]) -> bool:
+    """Make sure that exactly these shards of a batch are partitions, in order and one range; False if they were.
+
+    Someone may have deleted one in the UI, or added one: then all of the batch are registered anew. What Dagster knows
+    of their materializations stays.
+    """
+    registered = Registered(instance)
+    if registered.of(batch) == list(wanted) and not registered.is_torn(batch):
+        return False
+    for name in instance.get_dynamic_partitions(str(shards.name)):
+        if batch_of(name) == batch:
+            instance.delete_dynamic_partition(str(shards.name), name)
+    # One call, in order: a batch's shards must be one contiguous range of partitions.
+    instance.add_dynamic_partitions(str(shards.name), list(wanted))
+    return True
 
 
 def forget_batch(instance: dg.DagsterInstance, batch: str) -> None:

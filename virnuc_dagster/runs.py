@@ -21,7 +21,7 @@ from virnuc_dagster.assets.embeddings import GPU_POOL
 from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
 from virnuc_dagster.instance import clear_dead_runs, slot_holders
-from virnuc_dagster.partitions import batches, shards
+from virnuc_dagster.partitions import batches
 from virnuc_dagster.stages.audit import COMPUTED, read_stage, set_aside
 from virnuc_dagster.stages.batch import BATCH
 from virnuc_dagster.stages.keys import batch_checkpoint
@@ -76,7 +76,7 @@ class Runner:
         keys = self.cut_batch(batch, done)
         if keys:
             check_space(self.store, self.stages, keys, self.note)
-            self._run_shards(self._range_tags(keys), done)
+            self._run_shards(_range_tags(keys), done)
         done.run_ids["report"] = self._run([batch_report], {PARTITION_NAME_TAG: batch})
         return done
 
@@ -95,7 +95,7 @@ class Runner:
         if keys:
             check_space(self.store, self.stages, keys, self.note)
             self._wait_for_slot()
-            self._run([dnabert_s_embeddings, esm2_embeddings], self._range_tags(keys))
+            self._run([dnabert_s_embeddings, esm2_embeddings], _range_tags(keys))
         return keys
 
     def cut_batch(self, batch: str, done: BatchRun | None = None) -> list[str]:
@@ -105,7 +105,7 @@ class Runner:
         run_id = self._run([sequence_batch], {PARTITION_NAME_TAG: batch})
         if done is not None:
             done.run_ids["batch"] = run_id
-        return list(self.store.load(batch_checkpoint(BATCH, batch))["shards"])
+        return list(self.store.load(batch_checkpoint(BATCH, batch))["shards"])  # one range: cutting sees to it
 
     def _run_shards(self, tags: dict[str, str], done: BatchRun) -> None:
         """One run for all stages; if shards fail in it, a run for each stage.
@@ -124,17 +124,6 @@ class Runner:
                 done.run_ids[asset.key.path[-1]] = self._run([asset], tags)
             except ShardsFailedError as error:
                 done.errors.append(_of_inputs(error, done.errors))
-
-    def _range_tags(self, keys: list[str]) -> dict[str, str]:
-        """Tags of a ranged run, after making sure that the range means exactly these shards."""
-        known = list(self.instance.get_dynamic_partitions(str(shards.name)))
-        first = known.index(keys[0])
-        if known[first : first + len(keys)] != keys:
-            raise VirnucError(
-                f"the shards of {keys[0]} ... {keys[-1]} are not one range of partitions",
-                hint="use another --home, or wipe the partitions `shards` in the UI and run again",
-            )
-        return {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
 
     def _wait_for_slot(self) -> None:
         """Wait, interruptibly, until the pool has a free slot; say who holds it."""
@@ -166,6 +155,10 @@ class Runner:
                 raise cause from error
             raise
         return result.run_id
+
+
+def _range_tags(keys: Sequence[str]) -> dict[str, str]:
+    return {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
 
 
 def _of_inputs(error: ShardsFailedError, before: Sequence[VirnucError]) -> ShardsFailedError:

@@ -8,7 +8,7 @@ from virnuc_dagster.assets.plots import bars
 from virnuc_dagster.checkpoints import CheckpointStore, Payload
 from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import CheckpointIOManager
-from virnuc_dagster.partitions import batches, shards
+from virnuc_dagster.partitions import batches, register_shards
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import batch_provenance, build_batch, current_manifest
 from virnuc_dagster.writer import writer
@@ -60,8 +60,7 @@ def cut_batch(
     """
     stored = current_manifest(store, batch)
     manifest = stored or build_batch(store, batch, progress, writer(run_id))
-    # One call, in order: a batch's shards must be one contiguous range of partitions.
-    instance.add_dynamic_partitions(str(shards.name), manifest["shards"])
+    register_shards(instance, batch, manifest["shards"])
     counts = {name: int(manifest[name].sum()) for name in ("length", "windows", "open_windows", "frames", "ambiguous")}
     with_frame = int((manifest["frames"] > 0).sum())
     return None if stored else manifest, {

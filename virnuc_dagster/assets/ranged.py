@@ -20,9 +20,9 @@ from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import record_metadata
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import FRAMES
+from virnuc_dagster.stages.batch import FRAMES, SEQUENCES
 from virnuc_dagster.stages.ensure import Ensured
-from virnuc_dagster.stages.keys import batch_of, shard_checkpoint
+from virnuc_dagster.stages.keys import ForeignKeyError, batch_of, is_shard_key, shard_checkpoint
 from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.space import check_space
 from virnuc_dagster.writer import writer
@@ -59,10 +59,13 @@ def run_shards(
         NoSpaceError: The results would not fit; nothing was computed.
     """
     begin_run(context.instance, context.run.run_id)
-    keys = list(context.partition_keys)
+    asked = list(context.partition_keys)
+    failed: dict[str, Exception] = dict(_foreign(store, asked))
+    keys = [key for key in asked if key not in failed]
+    for error in failed.values():
+        context.log.error(str(error))
     check_space(store, [stage], keys, context.log.warning)
     progress.start(stage.name, len(keys), _count_frames(store, keys))
-    failed: dict[str, Exception] = {}
     shown_at_end: dict[str, dict[str, Any]] = {}
     tally = Tally(stage.name, context.run.run_id, journal)
     for key, outcome in backend(stage, keys, store, progress, writer(context.run.run_id)):
@@ -76,12 +79,12 @@ def run_shards(
             context.log.info(f"{key} was computed again: {'; '.join(map(str, outcome.changed))}")
         shown = describe(store.load(shard_checkpoint(stage.name, key))) if describe and not outcome.reused else {}
         metadata = {**shown, **facts, **_facts(outcome)}
-        if len(keys) > 1 and not outcome.reused:
+        if len(asked) > 1 and not outcome.reused:
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
         shown_at_end[key] = metadata
     context.log.info(tally.end())
     if failed:
-        raise shards_failed(stage.name, len(keys), {key: failed[key] for key in keys if key in failed})
+        raise shards_failed(stage.name, len(asked), {key: failed[key] for key in asked if key in failed})
     _show_at_end(context, shown_at_end)
     yield dg.Output(None)
 
@@ -138,6 +141,17 @@ class Tally:
             f"{self.stage}: {counts['done']:,} shards computed, {counts['skipped']:,} skipped, "
             f"{counts['failed']:,} failed, {counts['damaged']:,} damaged in {wall:.1f} s{rate}"
         )
+
+
+def _foreign(store: CheckpointStore, keys: list[str]) -> Iterator[tuple[str, ForeignKeyError]]:
+    """Partitions that someone added by hand and that are of no batch: they must not keep the others from their turn."""
+    known: dict[str, bool] = {}
+    for key in keys:
+        batch = batch_of(key)
+        if batch not in known:
+            known[batch] = is_shard_key(key) and bool(store.list(SEQUENCES, batch) or store.list(FRAMES, batch))
+        if not known[batch] or not is_shard_key(key):
+            yield key, ForeignKeyError(key)
 
 
 def _count_frames(store: CheckpointStore, keys: list[str]) -> int:

@@ -61,8 +61,8 @@ def late_alert(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorD
         minimum_interval_seconds=60,
         description="Tells once of every file or batch that has waited too long for its report "
         f"({settings.late_after_hours:g} hours, VIRNUC_LATE_AFTER_HOURS): stuck, failed or parked. In the journal "
-        "(logs/<day>.jsonl), and by an HTTP POST to the address in VIRNUC_WEBHOOK if there is one. It also tells when the "
-        "store that this home knows is gone.",
+        "(logs/<day>.jsonl), and by an HTTP POST to the address in VIRNUC_WEBHOOK if there is one. It also "
+        "tells when the store that this home knows is gone.",
         tags={"virnuc/dataflow": "5-operations"},
     )
     def alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:

@@ -12,13 +12,13 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from virnuc_dagster.assets.batch import OWNERS
 from virnuc_dagster.assets.report import ReportFolder
-from virnuc_dagster.automation.steps import Registered
 from virnuc_dagster.checkpoints import CheckpointKey
 from virnuc_dagster.checks import Targets, evaluation, integrity_key, red_partitions
 from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import CheckpointIOManager
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.losses import Losses, describe, find_losses, remedy
+from virnuc_dagster.partitions import Registered
 from virnuc_dagster.resources import Compute
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.audit import StoreAudit, audit_store, set_aside
@@ -30,8 +30,8 @@ from virnuc_dagster.stages.survey import MISSING, STALE, stored_batches, survey_
 AUDIT_JOB = "audit_store"
 CHECK = "every_byte_is_right"
 _CHECK_DESCRIPTION = (
-    "All that was stored is still there: the store is compared with what Dagster, the ledger and the reports know. Every checkpoint of the store was read, every byte compared with its digest, every value checked. The table says "
-    "what was found, by stage."
+    "All that was stored is still there, by what Dagster, the ledger and the reports know; every checkpoint was read, "
+    "every byte compared with its digest, every value checked. The table says what was found, by stage."
 )
 _NAMED_MAX = 10
 _COLUMNS = ("stage", "shards", "bytes", "ok", "damaged", "stale", "missing", "oldest_version")

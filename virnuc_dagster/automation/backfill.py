@@ -7,14 +7,14 @@ from pathlib import Path
 import dagster as dg
 
 from virnuc_dagster.automation.alerts import tell_losses
-from virnuc_dagster.automation.steps import CUT, REPORT, SHARDS, SHARDS_JOB, Registered, requests
+from virnuc_dagster.automation.steps import CUT, REPORT, SHARDS, SHARDS_JOB, requests
 from virnuc_dagster.binding import open_bound_store
 from virnuc_dagster.checkpoints import Level
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.ledger import AT_REST, Ledger
 from virnuc_dagster.losses import find_losses
 from virnuc_dagster.models.bundle import open_bundle
-from virnuc_dagster.partitions import batches
+from virnuc_dagster.partitions import Registered, batches
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
 from virnuc_dagster.stages.survey import Due, ranges, stored_batches, survey_batch, wanted_digest
@@ -81,7 +81,10 @@ class Survey:
             entry = self.ledger.batch(batch)
             if entry and entry.step not in AT_REST:
                 continue  # on its way already
-            due = self._survey(batch, registered.of(batch))
+            if registered.is_torn(batch):
+                due = Due(batch, cut="its shards are not one range of partitions")
+            else:
+                due = self._survey(batch, registered.of(batch))
             if due and batch in parked:
                 self.parked.append(batch)
             elif due:

@@ -12,7 +12,6 @@ from virnuc_dagster.automation.steps import (
     REPORT,
     REST,
     SHARDS,
-    Registered,
     failure_reason,
     requests,
     runs_of,
@@ -23,6 +22,7 @@ from virnuc_dagster.automation.take_in import TAKE_IN_JOB, take_in_request
 from virnuc_dagster.checks import keys_of_embedding_checks, red_partitions
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import BatchEntry, KnownFile, Ledger, Range
+from virnuc_dagster.partitions import Registered
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.arrivals import scan_inbox
 
@@ -164,6 +164,8 @@ class Mover:
         shards = self._registered.of(entry.batch)
         found: list[Range] = []
         for first, last in entry.ranges:
+            if first not in shards or last not in shards:
+                continue  # taken out of the partitions meanwhile: the next round registers them again
             of_range = shards[shards.index(first) : shards.index(last) + 1]
             for stopped, group in groupby(of_range, lambda shard: shard in red):
                 if not stopped:

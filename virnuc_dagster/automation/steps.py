@@ -21,12 +21,9 @@ from dagster._core.storage.tags import (
     WILL_RETRY_TAG,
 )
 
-from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.ledger import BatchEntry, Range
-from virnuc_dagster.partitions import shards
 from virnuc_dagster.resources import GPU_TAG
 from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.keys import batch_of
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 
 CUT, SHARDS, REST, REPORT = "cut", "shards", "predictions", "report"
@@ -64,31 +61,6 @@ def requests(entry: BatchEntry, settings: Settings) -> list[dg.RunRequest]:
         )
         for first, last in entry.ranges
     ]
-
-
-class Registered:
-    """The shards of each batch as Dagster knows them, in order; read once.
-
-    Args:
-        instance: The Dagster instance.
-    """
-
-    def __init__(self, instance: dg.DagsterInstance) -> None:
-        self._of: dict[str, list[str]] = {}
-        previous = None
-        for shard in instance.get_dynamic_partitions(str(shards.name)):
-            batch = batch_of(shard)
-            if batch != previous and batch in self._of:
-                raise VirnucError(
-                    f"the shards of {batch} are not one range of partitions",
-                    hint=f"wipe the partition {shard} in the UI and materialize sequence_batch for {batch}",
-                )
-            self._of.setdefault(batch, []).append(shard)
-            previous = batch
-
-    def of(self, batch: str) -> list[str]:
-        """Its shards."""
-        return self._of.get(batch, [])
 
 
 def whole(shards_of_batch: list[str], longest: int) -> list[Range]:

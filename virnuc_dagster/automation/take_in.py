@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from virnuc_dagster.assets.batch import cut_batch, sequence_batch
-from virnuc_dagster.automation.steps import FILES_TAG, REPORT, SHARDS, Registered, whole
+from virnuc_dagster.automation.steps import FILES_TAG, REPORT, SHARDS, whole
 from virnuc_dagster.binding import open_bound_store
 from virnuc_dagster.checks import Targets, evaluation, integrity_key
 from virnuc_dagster.errors import VirnucError
@@ -15,7 +15,7 @@ from virnuc_dagster.instance import begin_run
 from virnuc_dagster.io_manager import CheckpointIOManager, record_metadata
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import Fingerprint, Ledger
-from virnuc_dagster.partitions import batches
+from virnuc_dagster.partitions import Registered, batches
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.resources import Compute
 from virnuc_dagster.settings import Settings

@@ -191,16 +191,39 @@ Example:
 @click.argument("batch")
 @home_option
 def retry(batch: str, **flags: Any) -> int:
-    """Let the scheduled backfill try a parked BATCH again, once the cause of its failures is removed."""
+    """Let the scheduled backfill try a parked BATCH again, once the cause of its failures is removed.
+
+    Partitions of its shards that were deleted in the web UI, or added there, are put right at once.
+    """
     from virnuc_dagster.checkpoints import open_store
     from virnuc_dagster.ledger import Ledger
 
     settings = Settings.read(**flags)
-    key = resolve_batch(settings, open_store(settings.store), batch)
-    if not Ledger(settings.home).unpark(key):
+    store = open_store(settings.store)
+    key = resolve_batch(settings, store, batch)
+    mended = _register_again(settings, store, key)
+    if mended:
+        click.echo(f"the shards of {key} are registered again")
+    if not Ledger(settings.home).unpark(key) and not mended:
         raise InputError(f"{key} is not parked", hint="`virnuc predict` computes whatever it lacks now")
     click.echo(f"{key} is tried again by the next scheduled backfill")
     return 0
+
+
+def _register_again(settings: Settings, store: Any, batch: str) -> bool:
+    """Put a batch's partitions right; False if they were, or if it is not cut yet."""
+    from virnuc_dagster.instance import open_instance
+    from virnuc_dagster.partitions import batches as batch_partitions
+    from virnuc_dagster.partitions import register_shards
+    from virnuc_dagster.stages.batch import BATCH
+    from virnuc_dagster.stages.keys import batch_checkpoint
+
+    if store.record(batch_checkpoint(BATCH, batch)) is None:
+        return False
+    shards = store.load(batch_checkpoint(BATCH, batch))["shards"]
+    with open_instance(settings) as instance:
+        instance.add_dynamic_partitions(str(batch_partitions.name), [batch])
+        return register_shards(instance, batch, shards)
 
 
 def _what_is_lost(settings: Settings, store: Any) -> tuple[str | None, "Losses"]:
