@@ -69,6 +69,7 @@ class Survey:
         last = self.ledger.last_surveyed()
         wanted = wanted_digest(self.predictions.bundle, self.predictions.options.precision)
         registered = Registered(self.instance)
+        known = set(self.instance.get_dynamic_partitions(str(batches.name)))
         found: list[dg.RunRequest] = []
         began = time.monotonic()
         parked = {entry.batch for entry in self.ledger.parked() if entry.wanted == wanted}
@@ -81,6 +82,8 @@ class Survey:
             entry = self.ledger.batch(batch)
             if entry and entry.step not in AT_REST:
                 continue  # on its way already
+            if registered.of(batch) and batch not in known:  # someone deleted it in the UI
+                self.instance.add_dynamic_partitions(str(batches.name), [batch])
             if registered.is_torn(batch):
                 due = Due(batch, cut="its shards are not one range of partitions")
             else:
