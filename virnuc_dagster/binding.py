@@ -15,6 +15,7 @@ from typing import Any
 from virnuc_dagster.checkpoints import Store, open_store
 from virnuc_dagster.checkpoints.errors import typed_os_errors
 from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
+from virnuc_dagster.checkpoints.medium import LocalMedium
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.home import open_home
 from virnuc_dagster.settings import Settings
@@ -143,7 +144,7 @@ def _identity(store: Store) -> str | None:
 
 def _marked(store: Store, wanted: str | None) -> str:
     """The id of a store, which gets one (that by which a home knows it, or a new one) if it has none."""
-    if isinstance(store.root, Path):
+    if isinstance(store.medium, LocalMedium):
         make_folder(store.root)
     with store.medium.locked(store.root):  # another home may meet it at the same time
         if (found := _identity(store)) is not None:
