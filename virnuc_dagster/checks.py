@@ -49,6 +49,7 @@ _DESCRIPTIONS = {
     "every frame scored.",
 }
 Outcome = tuple[str, Verdict]
+Result = dg.AssetCheckResult | dg.AssetCheckEvaluation | dg.Output[None]
 #: SQLite takes up to 999 values in one query.
 _IDS_A_QUERY = 500
 
@@ -72,7 +73,7 @@ def _embedding_checks(asset: str) -> dg.AssetChecksDefinition:
     )
     def checks(
         context: dg.AssetCheckExecutionContext, checkpoints: dg.ResourceParam[CheckpointIOManager]
-    ) -> Iterator[dg.AssetCheckResult]:
+    ) -> Iterator[Result]:
         def examine(shard: str) -> Iterator[Outcome]:
             whole, payload = check_integrity(checkpoints.store, asset, shard)
             yield INTEGRITY, whole
@@ -99,7 +100,7 @@ def _embedding_checks(asset: str) -> dg.AssetChecksDefinition:
 )
 def predictions_checks(
     context: dg.AssetCheckExecutionContext, checkpoints: dg.ResourceParam[CheckpointIOManager]
-) -> Iterator[dg.AssetCheckResult]:
+) -> Iterator[Result]:
     """Integrity, alignment and sanity of the predictions."""
 
     def examine(shard: str) -> Iterator[Outcome]:
@@ -117,7 +118,7 @@ def predictions_checks(
 @dg.multi_asset_check(specs=_specs(BATCH, (INTEGRITY,), batches, (INTEGRITY,)), can_subset=True)
 def sequence_batch_checks(
     context: dg.AssetCheckExecutionContext, checkpoints: dg.ResourceParam[CheckpointIOManager]
-) -> Iterator[dg.AssetCheckResult]:
+) -> Iterator[Result]:
     """Integrity of sequences, manifest and frames."""
     yield from _evaluate(context, lambda batch: [(INTEGRITY, check_batch_integrity(checkpoints.store, batch))])
 
@@ -127,7 +128,7 @@ def batch_report_checks(
     context: dg.AssetCheckExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointIOManager],
     reports: dg.ResourceParam[ReportFolder],
-) -> Iterator[dg.AssetCheckResult]:
+) -> Iterator[Result]:
     """Conservation from input to report."""
 
     def examine(batch: str) -> Iterator[Outcome]:
@@ -144,7 +145,7 @@ ALL = [
 
 def _evaluate(
     context: dg.AssetCheckExecutionContext, examine: Callable[[str], "Iterator[Outcome] | list[Outcome]"]
-) -> Iterator[dg.AssetCheckResult]:
+) -> Iterator[Result]:
     """Examine each partition of the run, log a result for each, and yield one for the run.
 
     In a ranged run Dagster would leave the partitions' rows at `planned`: each needs an evaluation of its own. A run
@@ -152,10 +153,8 @@ def _evaluate(
     """
     run = context.op_execution_context
     asset = next(iter(context.selected_asset_check_keys)).asset_key
-    if run.has_partition_key or run.has_partition_key_range:
-        keys = list(run.partition_keys)
-    else:
-        keys = sorted(context.instance.get_materialized_partitions(asset))
+    partitioned = run.has_partition_key or run.has_partition_key_range
+    keys = list(run.partition_keys) if partitioned else sorted(context.instance.get_materialized_partitions(asset))
     targets = Targets(context.instance, asset, keys)
     names = {key.name: key for key in context.selected_asset_check_keys}
     failed: dict[str, dict[str, str]] = {name: {} for name in names}
@@ -168,7 +167,7 @@ def _evaluate(
             run.log_event(evaluation(names[name], partition, verdict, targets))  # type: ignore[arg-type]  # it takes any event
     for name, key in names.items():
         bad = failed[name]
-        yield dg.AssetCheckResult(
+        result = dg.AssetCheckResult(
             asset_key=key.asset_key,
             check_name=name,
             passed=not bad,
@@ -179,6 +178,30 @@ def _evaluate(
             metadata={"partitions": f"{len(keys):,} examined, {len(bad):,} failed"}
             | ({"which": dg.MetadataValue.json(dict(list(bad.items())[:100]))} if bad else {}),
         )
+        if partitioned:
+            yield result
+        else:
+            yield from _without_partition(context, result, key)
+
+
+def _without_partition(
+    context: dg.AssetCheckExecutionContext, result: dg.AssetCheckResult, key: dg.AssetCheckKey
+) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
+    """What Dagster makes of a result, in a run without a partition.
+
+    There it would look for the materialization that the result is about, which ends in an error if the asset has
+    partitions: `Cannot access partition_key for a non-partitioned run`.
+    """
+    definition = context.op_execution_context.assets_def
+    yield dg.Output(None, output_name=definition.get_output_name_for_asset_check_key(key))
+    yield dg.AssetCheckEvaluation(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=result.passed,
+        description=result.description,
+        metadata=result.metadata,
+        blocking=definition.get_spec_for_check_key(key).blocking,
+    )
 
 
 def _chunks(ids: list[int]) -> Iterator[list[int]]:
