@@ -1,9 +1,10 @@
 """The two partition dimensions: input files and their shards. Both grow as batches arrive."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -14,6 +15,7 @@ from virnuc_dagster.stages.keys import batch_of, is_shard_key
 
 batches = dg.DynamicPartitionsDefinition(name="batches")
 shards = dg.DynamicPartitionsDefinition(name="shards")
+_BACKFILLS_AT_WORK = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 
 
 class Registered:
@@ -75,11 +77,27 @@ def forget_batch(instance: dg.DagsterInstance, batch: str) -> None:
 
 
 def runs_at_work(instance: dg.DagsterInstance, batch: str) -> list[str]:
-    """Ids of unfinished runs that concern a batch or its shards."""
-    filters = dg.RunsFilter(statuses=[*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.QUEUED])
-    names = (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
-    return [
-        run.run_id
-        for run in instance.get_runs(filters=filters)
-        if batch in {batch_of(run.tags[name]) for name in names if name in run.tags}
-    ]
+    """Ids of unfinished runs and backfills that concern a batch or its shards, also in the middle of a range."""
+    keys = {str(name): list(instance.get_dynamic_partitions(str(name))) for name in (shards.name, batches.name)}
+    mine = {batch} | {shard for shard in keys[str(shards.name)] if batch_of(shard) == batch}
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    found = [run.run_id for run in runs if _concerns(run.tags, batch, mine, list(keys.values()))]
+    at_work = BulkActionsFilter(statuses=_BACKFILLS_AT_WORK)
+    for backfill in instance.get_backfills(filters=at_work):
+        wanted = backfill.asset_backfill_data and backfill.asset_backfill_data.target_subset
+        subsets = wanted.partitions_subsets_by_asset_key.values() if wanted else ()
+        if any(not mine.isdisjoint(subset.get_partition_keys()) for subset in subsets):
+            found.append(backfill.backfill_id)
+    return found
+
+
+def _concerns(tags: Mapping[str, str], batch: str, mine: set[str], dimensions: list[list[str]]) -> bool:
+    """Whether a run's partition is one of `mine`, or its range covers one; ranges go by the order of registration."""
+    ends = [tags[tag] for tag in (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG) if tag in tags]
+    if batch in {batch_of(name) for name in [*ends, tags.get(PARTITION_NAME_TAG, "")]}:
+        return True
+    for keys in dimensions:
+        if len(ends) == 2 and set(ends) <= set(keys):
+            first, last = map(keys.index, ends)
+            return not mine.isdisjoint(keys[first : last + 1])
+    return False

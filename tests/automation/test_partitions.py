@@ -33,7 +33,7 @@ def registered(platform: Platform) -> list[str]:
 
 @pytest.mark.parametrize("added_again", [False, True])
 def test_a_deleted_shard_concerns_its_batch_and_the_next_look_registers_it_again(platform, added_again):
-    one, _ = stored(platform)
+    one, two = stored(platform)
     before = registered(platform)
     assert len([shard for shard in before if shard.startswith(one)]) > 1
     platform.instance.delete_dynamic_partition("shards", f"{one}__0001")

@@ -4,10 +4,16 @@ import hashlib
 import json
 
 import pytest
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+from dagster._core.execution.asset_backfill import AssetBackfillData
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.test_utils import create_run_for_test
 
 from virnuc_dagster.cli import main
 from virnuc_dagster.home import HOME_VERSION, UPGRADES, HomeError, open_home, read_version
 from virnuc_dagster.instance import open_instance
+from virnuc_dagster.partitions import runs_at_work, shards
 from virnuc_dagster.settings import Settings
 from virnuc_dagster.writer import process_tags
 
@@ -118,6 +124,38 @@ def test_a_batch_at_work_is_not_removed(home, capsys):
     assert code == 1
     assert "is at work on" in err
     assert batch in listed(capsys, home)
+
+
+@pytest.fixture
+def instance():
+    """Three batches of two shards each, registered in order."""
+    with DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("batches", ["a", "b", "c"])
+        instance.add_dynamic_partitions("shards", [f"{batch}__{n:04d}" for batch in "abc" for n in (1, 2)])
+        yield instance
+
+
+@pytest.mark.parametrize("status", ["NOT_STARTED", "STARTED", "CANCELING"])
+@pytest.mark.parametrize(
+    ("first", "last", "concerned"),
+    [("a__0001", "c__0002", "abc"), ("a__0002", "b__0001", "ab"), ("b__0001", "b__0002", "b"), ("a", "c", "abc")],
+    ids=["in the middle of shards", "at an end", "alone", "in the middle of batches"],
+)
+def test_a_run_is_at_work_on_every_batch_of_its_range(instance, status, first, last, concerned):
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    run = create_run_for_test(instance, status=DagsterRunStatus[status], tags=tags)
+    assert {batch: runs_at_work(instance, batch) for batch in "abc"} == {
+        batch: [run.run_id] if batch in concerned else [] for batch in "abc"
+    }
+
+
+def test_a_backfill_is_at_work_on_every_batch_it_will_come_to(instance):
+    subset = shards.empty_subset().with_partition_keys(["a__0001", "b__0002"])
+    target = AssetGraphSubset(partitions_subsets_by_asset_key={AssetKey("predictions"): subset})
+    data = AssetBackfillData.empty(target, 0.0, instance)
+    backfill = PartitionBackfill("waiting", BulkActionStatus.REQUESTED, False, {}, 0.0, asset_backfill_data=data)
+    instance.add_backfill(backfill)
+    assert [runs_at_work(instance, batch) for batch in "abc"] == [["waiting"], ["waiting"], []]
 
 
 def test_a_home_says_its_version(home):

@@ -173,7 +173,7 @@ def remove(batch: str, yes: bool, **flags: Any) -> int:
         clear_dead_runs(instance, note)
         if run_ids := runs_at_work(instance, found.batch):
             raise InputError(
-                f"run {', '.join(run_id[:8] for run_id in run_ids)} is at work on {found.batch}",
+                f"run or backfill {', '.join(run_id[:8] for run_id in run_ids)} is at work on {found.batch}",
                 hint="wait for it or terminate it in the web UI, then remove the batch",
             )
         Ledger(settings.home).forget_batch(found.batch)  # first: no sensor shall request runs of what is going
