@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pickle
 import subprocess
 import sys
 from importlib.resources import files
@@ -146,6 +147,19 @@ def embeddings(value: float) -> dict:
 @pytest.fixture
 def manager(tmp_path):
     return CheckpointIOManager(root=str(tmp_path))
+
+
+def test_a_process_has_one_store_a_root_and_environment(manager, tmp_path, monkeypatch):
+    store = manager.store
+    assert pickle.loads(pickle.dumps(manager)).store is store
+    assert CheckpointIOManager(root=str(tmp_path), validation="full").store is store
+    assert CheckpointIOManager(root=str(tmp_path / "other")).store is not store
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://elsewhere")
+    assert manager.store is not store
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setattr("os.getpid", lambda: -1)  # a forked child
+    assert manager.store is not store
 
 
 def materialize(manager, payload, keys):

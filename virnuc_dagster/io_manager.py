@@ -1,5 +1,7 @@
 """The bridge from Dagster's outputs and inputs to the checkpoint store. No number is computed here."""
 
+import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,9 @@ from virnuc_dagster.checkpoints import (
 )
 from virnuc_dagster.stages.keys import shard_checkpoint
 from virnuc_dagster.writer import writer
+
+#: Beginnings of the names of variables that a store reads when it is opened.
+_ENV = ("AWS_", "VIRNUC_STORE")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ class CheckpointIOManager(dg.IOManager):
     @property
     def store(self) -> CheckpointStore:
         """The store itself, for assets that commit shard by shard."""
-        return open_store(self.root)
+        return _store(
+            self.root, os.getpid(), frozenset(item for item in os.environ.items() if item[0].startswith(_ENV))
+        )
 
     @property
     def level(self) -> Level:
@@ -92,6 +99,16 @@ class CheckpointIOManager(dg.IOManager):
         if len(partitions) == 1 and payloads:
             return payloads[partitions[0]]
         return payloads
+
+
+@functools.lru_cache(maxsize=4)
+def _store(root: str, process: int, environment: frozenset[tuple[str, str]]) -> CheckpointStore:
+    """One store a root and process: it keeps its connections, and remembers that its service is away.
+
+    A forked child must not use its parent's connections, and a store reads the environment once, so that both are in
+    the key.
+    """
+    return open_store(root)
 
 
 def _key(stage: str, partition: str) -> CheckpointKey:

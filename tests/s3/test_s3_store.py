@@ -243,3 +243,9 @@ def test_a_writer_that_is_terminated_ends(way):
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == -signal.SIGTERM
+
+
+def test_a_kind_of_store_that_is_not_known_is_told_with_what_is():
+    with pytest.raises(StorageError, match="gs:// is no kind of store that is known here") as caught:
+        open_store("gs://bucket/prefix")
+    assert caught.value.hint == "use a folder or s3://bucket/prefix"

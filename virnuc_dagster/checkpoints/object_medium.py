@@ -92,10 +92,12 @@ class ObjectMedium:
                 self.files.retries = 2
         except (ImportError, ValueError, OSError) as error:
             extra = _EXTRAS.get(parts.scheme)
-            raise StorageError(
-                f"{url}: {error}",
-                hint=f"pip install 'virnuc-dagster[{extra}]'" if extra else "use a folder, s3:// or memory://",
-            ) from error
+            if extra is None:  # fsspec would have its package installed, which no one has tried
+                raise StorageError(
+                    f"{url}: {parts.scheme}:// is no kind of store that is known here",
+                    hint="use a folder or s3://bucket/prefix",
+                ) from error
+            raise StorageError(f"{url}: {error}", hint=f"pip install 'virnuc-dagster[{extra}]'") from error
 
     def read(self, path: Any, limit: int | None = None) -> bytes:
         """The object's bytes, in one GET."""
