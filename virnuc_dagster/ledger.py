@@ -149,6 +149,13 @@ class Ledger:
                 _bring_up_to_date(database)
             yield database
 
+    def copied_to(self, folder: Path) -> "Ledger":
+        """A copy in another folder, to try what shall change nothing here."""
+        copy = Ledger(folder)
+        with self._database() as database, closing(sqlite3.connect(copy.path)) as target:
+            database.backup(target)
+        return copy
+
     def files(self, state: str | None = None) -> dict[str, KnownFile]:
         """Known files by name, those whose fingerprint was seen first coming first."""
         query = "SELECT path, size, mtime_ns, inode, seen_at, state, attempts, batch, note FROM files"

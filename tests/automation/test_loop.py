@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -9,6 +10,7 @@ import pytest
 from automation_kit import Platform, flip_a_bit, sequences
 
 from virnuc_dagster.automation import take_in
+from virnuc_dagster.automation.backfill import Survey, _is_test
 from virnuc_dagster.automation.steps import failure_reason
 from virnuc_dagster.checkpoints.errors import StorageError
 from virnuc_dagster.cli import main
@@ -369,3 +371,26 @@ def test_no_more_runs_than_allowed_are_requested_at_once(platform):
     assert len(platform.tick("batch_progress")) == 2
     assert len(platform.tick("batch_progress")) == 2
     assert platform.tick("batch_progress") == []  # all are about to be launched
+
+
+def test_a_test_of_the_schedule_in_the_ui_changes_nothing(platform, batch, tmp_path_factory):
+    for key in platform.store.list("predictions", batch):
+        platform.store.remove(key)
+    platform.instance.delete_dynamic_partition("batches", batch)
+    before = platform.ledger.batch(batch), platform.ledger.last_surveyed()
+
+    tried = Survey(platform.instance, platform.settings, tmp_path_factory.mktemp("dry")).requests(print)
+
+    assert [request.tags["virnuc/batch"] for request in tried] == [batch]
+    assert (platform.ledger.batch(batch), platform.ledger.last_surveyed()) == before
+    assert not platform.instance.has_dynamic_partition("batches", batch)
+    assert len(platform.scheduled()) == len(tried)  # the real one still finds it
+
+
+@pytest.mark.parametrize(
+    ("log_key", "is_test"), [(None, True), (["__repository__", "scheduled_backfill", "17"], False)]
+)
+def test_only_a_tick_of_the_daemon_logs_by_its_number(log_key, is_test):
+    now = datetime.now(UTC)
+    context = dg.ScheduleEvaluationContext(None, now, log_key, "__repository__", "scheduled_backfill")
+    assert _is_test(context) is is_test
