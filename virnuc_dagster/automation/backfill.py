@@ -94,7 +94,7 @@ class Survey:
             entry = self.ledger.batch(batch)
             if entry and entry.step not in AT_REST:
                 continue  # on its way already
-            if registered.of(batch) and batch not in known:  # someone deleted it in the UI
+            if registered.of(batch) and batch not in known and not self.dry:  # someone deleted it in the UI
                 self.instance.add_dynamic_partitions(str(batches.name), [batch])
             if registered.is_torn(batch):
                 due = Due(batch, cut="its shards are not one range of partitions")
