@@ -53,14 +53,17 @@ def test_an_empty_store_is_not_green(platform, batches):
     assert lost(platform) == {batch: list(STAGES) for batch in batches}
 
 
-def test_a_batch_gone_in_every_stage_is_named_and_comes_back_by_its_file(platform, batches):
+@pytest.mark.parametrize(
+    ("name", "more"), [("one.fa", "\n"), ("again.fa", "")], ids=["other bytes, old name", "old bytes, other name"]
+)
+def test_a_batch_gone_in_every_stage_is_named_and_comes_back_by_its_file(platform, batches, name, more):
     report = platform.report(batches[0])
     for stage in STAGES:
         remove(platform, stage, batches[0])
     assert batches[0] in verdict(platform)[1]
     assert lost(platform).keys() == {batches[0]}
 
-    platform.drop("one.fa", sequences(0) + "\n")  # another file of the same name and content
+    platform.drop(name, sequences(0) + more)
     platform.settle()
 
     assert platform.report(batches[0]) == report

@@ -126,6 +126,19 @@ def test_the_histogram_is_shown(home, page):
     shot(page, "predictions")
 
 
+def test_all_checks_of_a_healthy_store_succeed_and_raise_no_alert(home, web, page):
+    page.goto("/assets/esm2_embeddings?view=checks")
+    page.get_by_role("button", name="Execute all").click()
+
+    (run,) = wait_for(lambda: [run for run in web.runs_of_checks() if run["status"] in ("SUCCESS", "FAILURE")])
+
+    assert run["status"] == "SUCCESS"
+    page.goto("/assets/esm2_embeddings?view=checks&checkDetail=integrity")
+    page.locator("button[role=tab]", has_text="Partitions").click()
+    page.get_by_text(f"Passed ({SHARDS})").wait_for()
+    assert not any('"run_failed"' in path.read_text() for path in (home / "logs").glob("*.jsonl"))
+
+
 def test_a_flipped_bit_turns_the_integrity_check_red(home, page):
     shard, record = sorted(committed(home, "esm2_embeddings").items())[0]
     (data,) = (home / "store" / "esm2_embeddings").glob(f"*/{record['file']}")

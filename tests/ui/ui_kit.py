@@ -35,6 +35,7 @@ mutation ($params: ExecutionParams!) {
     ... on RunConfigValidationInvalid { errors { message } }
   }
 }"""
+CHECK_RUNS = "{ runsOrError(limit: 20) { ... on Runs { results { status assetSelection { path } assetCheckSelection { name } } } } }"  # noqa: E501
 RUN_STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
@@ -89,6 +90,11 @@ class Web:
         launched = self.query(LAUNCH_RUN, params=params)["launchPipelineExecution"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return launched["run"]["runId"]
+
+    def runs_of_checks(self) -> list[dict]:
+        """Runs of asset checks alone, the newest first."""
+        found = self.query(CHECK_RUNS)["runsOrError"]["results"]
+        return [run for run in found if run["assetCheckSelection"] and not run["assetSelection"]]
 
     def run_status(self, run_id: str) -> str:
         """The run's status."""

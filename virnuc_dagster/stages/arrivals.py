@@ -188,7 +188,7 @@ def take_in(
             known = {key.batch for key in store.list(SEQUENCES)}
             batch, record = add_sequences(
                 store, copy, name, window_length=window_length, shard_size=shard_size, replace_damaged=True,
-                reuse_content=True, allow_missing_end_mark=allow_missing_end_mark,
+                reuse_content=True, known_as=batch, allow_missing_end_mark=allow_missing_end_mark,
             )  # fmt: skip
     except ChangedError as error:
         ledger.note_files({name: Fingerprint.of(path)} if path.exists() else {}, [], datetime.now(UTC).timestamp())

@@ -40,6 +40,7 @@ def add_sequences(
     shard_size: int,
     replace_damaged: bool = False,
     reuse_content: bool = False,
+    known_as: str = "",
     allow_missing_end_mark: bool = False,
 ) -> tuple[str, CommitRecord]:
     """Read a sequence file and store what it holds as a batch.
@@ -53,6 +54,7 @@ def add_sequences(
         shard_size: Frames a shard.
         replace_damaged: Check the stored sequences in full, and if they are damaged set them aside and store them anew.
         reuse_content: The same sequences under another name are the batch they already are, not a new one.
+        known_as: The batch that this file was before its stored sequences were lost; it keeps its key.
         allow_missing_end_mark: Read a BGZF file without its end mark, which is probably truncated.
 
     Returns:
@@ -78,7 +80,8 @@ def add_sequences(
         batch = earlier
     provenance = {"inputs": {"content": content}, "window_length": window_length, "shard_size": shard_size}
     if reuse_content:
-        batch = _batch_with(store, batch, provenance) or batch
+        lost = known_as if known_as and _is_same_content(known_as, batch) else ""
+        batch = _batch_with(store, batch, provenance) or lost or batch
     key = batch_checkpoint(SEQUENCES, batch)
     try:
         stored = store.record(key)
@@ -102,11 +105,15 @@ def _is_known(store: CheckpointStore, batch: str) -> bool:
         return True
 
 
+def _is_same_content(one: str, other: str) -> bool:
+    """Whether two keys stand for the same content and cutting: the last part of each says it."""
+    return one.rpartition("-")[2] == other.rpartition("-")[2]
+
+
 def _batch_with(store: CheckpointStore, batch: str, provenance: Mapping[str, Any]) -> str | None:
-    """A stored batch of the same content and cutting: the last part of its key is the same."""
-    ending = batch[batch.rindex("-") :]
+    """A stored batch of the same content and cutting."""
     for key in store.list(SEQUENCES):
-        if key.batch.endswith(ending):
+        if _is_same_content(key.batch, batch):
             with contextlib.suppress(CheckpointError):
                 record = store.record(key)
                 if record and not differences(record.provenance, provenance):
