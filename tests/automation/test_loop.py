@@ -245,7 +245,7 @@ def test_a_failing_shard_leaves_the_others_and_an_incomplete_report(platform, br
 
     main(["batches", "list", "--home", str(platform.home)])
     told = capsys.readouterr()
-    assert [line.split()[-1] for line in told.out.splitlines()[1:]] == ["incomplete", "yes"]
+    assert [line.split()[-2] for line in told.out.splitlines()[1:]] == ["incomplete", "yes"]
     assert f"{bad} failed: " in told.err
 
 

@@ -44,6 +44,10 @@ INSTEAD = {
     r"pip install 'virnuc-dagster\[\w+\]'": ("true", "the gate installs every extra"),
     r"virnuc predict .* --store s3:.*": ("virnuc predict --help", "needs a bucket; tests/s3"),
     r"VIRNUC_INSTANCE=postgres virnuc up": ("virnuc up --help", "needs a server; tests/postgres"),
+    r"virnuc checkpoints accept .*": (
+        "virnuc checkpoints accept --help",
+        "that home is not here; tests/test_binding.py",
+    ),
     r"virnuc checkpoints import .*": ("virnuc checkpoints import --help", "tests/pipeline/test_import.py runs it"),
 }
 

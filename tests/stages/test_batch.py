@@ -74,7 +74,7 @@ def test_a_manifest_is_current_only_while_all_frames_are_there(tmp_path):
 
 def test_a_batch_whose_name_ended_in_bgz_keeps_its_earlier_key(tmp_path, monkeypatch):
     (tmp_path / "x.fa").write_text(">a\n" + "GCTGCC" * 40 + "\n")
-    add = partial(add_sequences, path=tmp_path / "x.fa", name="x.fa.bgz", window_length=60, shard_size=5)
+    add = partial(add_sequences, source=tmp_path / "x.fa", name="x.fa.bgz", window_length=60, shard_size=5)
     new, _ = add(LocalStore(tmp_path / "new"))
     store = LocalStore(tmp_path / "store")
     monkeypatch.setattr(keys, "_SUFFIXES", keys._EARLIER_SUFFIXES)

@@ -60,7 +60,7 @@ MUTANTS = [
            "return record", f"{STORE}::test_truncation_is_found_without_loading"),
     Mutant("store:load_at:check_size", "            check_size(self.medium.facts(data_path)[0], data_path, record)\n            return read",
            "            return read", "torture/test_mutations.py::test_an_oversized_file_is_not_read"),
-    Mutant("validate:read_payload:check_size", "    check_size(len(data), path, record)\n    if", "    if",
+    Mutant("validate:read_payload:check_size", "    check_size(len(data), path, record)\n    if level", "    if level",
            "checkpoints/test_formats.py::test_the_size_is_looked_at_first"),
     Mutant("validate:read_payload:members", "members = archive.members(data)", "members = []", f"{HOSTILE}[archive]"),
     Mutant("validate:read_payload:check_crcs", "archive.check_crcs(data, members)", "pass",

@@ -151,7 +151,7 @@ def _foreign(store: CheckpointStore, keys: list[str]) -> Iterator[tuple[str, For
         if batch not in known:
             known[batch] = is_shard_key(key) and bool(store.list(SEQUENCES, batch) or store.list(FRAMES, batch))
         if not known[batch] or not is_shard_key(key):
-            yield key, ForeignKeyError(key)
+            yield key, ForeignKeyError.of(key)
 
 
 def _count_frames(store: CheckpointStore, keys: list[str]) -> int:

@@ -21,9 +21,11 @@ _EARLIER_SUFFIXES = re.compile(rf"(\.({_ENDINGS}))+$", re.IGNORECASE)
 class ForeignKeyError(VirnucError):
     """A partition that someone added by hand is no batch or shard of this program (field: `key`)."""
 
-    def __init__(self, key: str) -> None:
+    @classmethod
+    def of(cls, key: str) -> "ForeignKeyError":
+        """The error of a partition key."""
         remove = f"`virnuc batches remove {shlex.quote(batch_of(key))} --yes`"
-        super().__init__(
+        return cls(
             f"the partition {key!r} is of no batch", hint=f"take it out of the partitions with {remove}", key=key
         )
 
@@ -111,5 +113,5 @@ def batch_checkpoint(stage: str, batch: str) -> CheckpointKey:
 
 def _checkpoint(stage: str, batch: str, shard: str) -> CheckpointKey:
     if not (is_batch_key(batch) and is_batch_key(shard)):
-        raise ForeignKeyError(shard)
+        raise ForeignKeyError.of(shard)
     return CheckpointKey(stage, batch, shard)
