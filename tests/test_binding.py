@@ -55,6 +55,26 @@ def test_the_store_of_someone_else_at_the_same_place_is_refused(settings, tmp_pa
     assert identity(settings) == identity(other)
 
 
+def test_nothing_is_taken_out_of_the_store_of_someone_else_or_out_of_none(settings, tmp_path, capsys):
+    (tmp_path / "a.fa").write_text(">a\nACGTACGT\n")
+    other = ["--home", str(tmp_path / "other"), "--store", str(tmp_path / "elsewhere")]
+    assert main(["batches", "add", str(tmp_path / "a.fa"), *other]) == 0
+    batch = capsys.readouterr().out.split("\t")[0]
+    shutil.rmtree(settings.store)
+    shutil.copytree(tmp_path / "elsewhere", settings.store)
+    before = sorted(settings.store.rglob("*"))
+    mine = ["--home", str(settings.home), "--store", str(settings.store)]
+
+    out = ["--format", "fasta", "--output", str(tmp_path / "x")]
+    for command in (["batches", "remove", batch, "--yes"], ["batches", "show", batch], ["checkpoints", "sweep", "--yes"],
+                    ["export", batch, "--stage", "sequences", *out]):  # fmt: skip
+        assert main([*command, *mine]) == 1
+        assert "another store than the one" in capsys.readouterr().err
+    assert sorted(settings.store.rglob("*")) == before
+    main(["batches", "list", *mine])
+    assert "batches remove" not in capsys.readouterr().err
+
+
 def test_two_homes_may_use_one_store_and_one_home_two_stores(settings, tmp_path):
     before = identity(settings)
     open_bound_store(Settings(home=tmp_path / "second", store=str(settings.store)))

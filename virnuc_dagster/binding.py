@@ -45,14 +45,16 @@ def open_bound_store(settings: Settings) -> Store:
     return store
 
 
-def check_store(settings: Settings) -> None:
-    """Like `open_bound_store`, for whoever only reads: nothing is written.
+def check_store(settings: Settings) -> Store:
+    """Like `open_bound_store`, for whoever writes no new result: nothing is written here.
 
     Raises:
         StoreGoneError: The home knows a store there that is gone, or another one.
     """
+    store = open_store(settings.store)
     if _is_kept(settings):
-        _unmet(settings, open_store(settings.store))
+        _unmet(settings, store)
+    return store
 
 
 def accept_store(settings: Settings) -> str:

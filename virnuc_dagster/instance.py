@@ -55,8 +55,7 @@ def prepare_instance(settings: Settings) -> None:
         HomeError: The home is of a newer version of this program.
         InstanceError: Its databases could not be opened, by their path or for want of Postgres.
     """
-    if settings.instance == "sqlite":
-        _check_path(settings.dagster_home)
+    check_path(settings)
     open_home(settings.home)
     make_folder(settings.dagster_home)
     make_folder(settings.inbox)
@@ -75,9 +74,14 @@ def prepare_instance(settings: Settings) -> None:
         _check_postgres(config)
 
 
-def _check_path(folder: Path) -> None:
-    """Dagster opens its databases by a URL into which it puts the path as it is; that must lead back to it."""
-    if make_url(f"sqlite:///{folder}").database != str(folder):
+def check_path(settings: Settings) -> None:
+    """Dagster opens its databases by a URL into which it puts the path as it is; that must lead back to it.
+
+    Raises:
+        InstanceError: It does not.
+    """
+    folder = settings.dagster_home
+    if settings.instance == "sqlite" and make_url(f"sqlite:///{folder}").database != str(folder):
         raise InstanceError(
             f"Dagster cannot keep its databases in {folder}: it takes `?`, and `%` with two digits, for something else",
             hint="choose another --home, or rename the folder",

@@ -5,9 +5,10 @@ import os
 
 import pytest
 
-from virnuc_dagster.cli.destination import Destination, Inputs, refuse_existing_file, write_results
+from virnuc_dagster.cli.destination import Destination, Inputs, refuse_existing_file, refuse_own_folders, write_results
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.report import paths
+from virnuc_dagster.settings import Settings
 
 BATCH = "contigs-0123abcd"
 
@@ -147,3 +148,13 @@ def test_standard_input_from_a_file_is_an_input_too(tmp_path, monkeypatch):
         monkeypatch.setattr("sys.stdin", stdin)
         with pytest.raises(SettingsError, match="it is the input -"):
             destination(tmp_path, "-").check(["contigs"])
+
+
+def test_what_the_program_keeps_for_itself_is_no_place_for_results(tmp_path):
+    settings = Settings(home=tmp_path / "home", store=str(tmp_path / "disk"))
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    for place in ("home/reports/a-0123abcd", "home/origins/a.json", "disk/sequences", "link/x", "home/x/../inbox"):
+        with pytest.raises(SettingsError, match="keeps for itself"):
+            refuse_own_folders(tmp_path / place, settings)
+    for place in ("home", "home/out", "disk2", "out"):
+        refuse_own_folders(tmp_path / place, settings)

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from sequences_kit import bgzf
+from sequences_kit import bgzf, with_another_subfield
 
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.sequences import streams
@@ -284,6 +284,15 @@ def test_bgzf_cut_between_two_blocks_is_refused_unless_allowed(cut):
     assert "--allow-missing-end-mark" in caught.value.hint
     allowed = read_sequences(io.BytesIO(content[:end]), name="in.fa", allow_missing_end_mark=True)
     assert (list(allowed) == read(content)) == (cut == "end mark")
+
+
+def test_bgzf_with_other_subfields_is_bgzf():
+    content = with_another_subfield(bgzf(FASTA))
+    assert list(read_sequences(io.BytesIO(content), name="x")) == list(read_sequences(io.BytesIO(FASTA), name="x"))
+    end = with_another_subfield(bgzf(b""))
+    assert content.endswith(end)
+    with pytest.raises(InputError, match="probably truncated"):
+        list(read_sequences(io.BytesIO(content.removesuffix(end)), name="x"))
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def list_batches(as_json: bool, **flags: Any) -> int:
     if problem:
         note(problem)
     for batch, lost in losses.items():
-        note(f"{batch}: missing {describe(lost)}\n  -> {remedy(batch, lost)}")
+        note(f"{batch}: missing {describe(lost)}" + ("" if problem else f"\n  -> {remedy(batch, lost)}"))
     ledger = Ledger(settings.home)
     for entry in ledger.parked() if ledger.path.exists() else []:
         note(f"{entry.batch} is parked after {entry.failures} failures: {entry.reason}\n  -> virnuc batches retry")
@@ -133,10 +133,10 @@ Examples:
 @home_option
 def show(batch: str, as_json: bool, **flags: Any) -> int:
     """What is stored of one BATCH (its key, or a beginning of it that fits no other)."""
-    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.binding import check_store
 
     settings = Settings.read(**flags)
-    store = open_store(settings.store)
+    store = check_store(settings)
     facts = _facts(settings, store, resolve_batch(settings, store, batch))
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -156,14 +156,14 @@ Examples:
 @home_option
 def remove(batch: str, yes: bool, **flags: Any) -> int:
     """Remove one BATCH (its whole key): stored results, partitions, report. A line in removed_batches.jsonl stays."""
-    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.binding import check_store
     from virnuc_dagster.instance import clear_dead_runs, open_instance
     from virnuc_dagster.ledger import Ledger
     from virnuc_dagster.partitions import forget_batch, runs_at_work
     from virnuc_dagster.stages.removal import batch_files, remove_batch
 
     settings = Settings.read(**flags)
-    store = open_store(settings.store)
+    store = check_store(settings)
     found = batch_files(store, settings.reports, resolve_batch(settings, store, batch, whole=True))
     what = f"{found.batch}: {len(found.checkpoints):,} checkpoints, {found.bytes:,} bytes, {len(found.shards):,} shards"
     if not yes:
@@ -195,11 +195,11 @@ def retry(batch: str, **flags: Any) -> int:
 
     Partitions of its shards that were deleted in the web UI, or added there, are put right at once.
     """
-    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.binding import check_store
     from virnuc_dagster.ledger import Ledger
 
     settings = Settings.read(**flags)
-    store = open_store(settings.store)
+    store = check_store(settings)
     key = resolve_batch(settings, store, batch)
     mended = _register_again(settings, store, key)
     if mended:

@@ -130,9 +130,9 @@ def sweep(
     yes: bool, grace_minutes: float, superseded: bool, quarantine_days: float | None, as_json: bool, **flags: Any
 ) -> int:
     """Remove what dead writers left in this home's store, and what you say you no longer need."""
-    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.binding import check_store
 
-    store = open_store(Settings.read(**flags).store)
+    store = check_store(Settings.read(**flags))
     swept = store.sweep(
         timedelta(minutes=grace_minutes).total_seconds(),
         superseded=superseded,

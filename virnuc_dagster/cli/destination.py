@@ -24,7 +24,9 @@ from virnuc_dagster.cli.options import refuse_unwritable
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.report import paths
 from virnuc_dagster.report.outputs import Output, write_together
+from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.keys import slug
+from virnuc_dagster.stages.origins import FOLDER as ORIGINS
 
 #: Result files that name their batch.
 _MARKS = (paths.RUN, paths.PROVENANCE, paths.SUMMARY)
@@ -90,6 +92,24 @@ def refuse_targets(targets: Iterable[Path], inputs: Inputs, remedy: str = _ELSEW
                 f"{target} is to be written, but it is a {kind}",
                 hint=f"move it away, or {remedy}",
                 path=str(target),
+            )
+
+
+def refuse_own_folders(output: Path, settings: Settings) -> None:
+    """Raise if results would go into the store or another folder that the program keeps for itself.
+
+    Raises:
+        SettingsError: They would.
+    """
+    own = [settings.reports, settings.dagster_home, settings.inbox, settings.logs, settings.home / ORIGINS]
+    own += [settings.store] if isinstance(settings.store, Path) else []
+    place = Path(os.path.realpath(output))
+    for folder in own:
+        if place.is_relative_to(os.path.realpath(folder)):
+            raise SettingsError(
+                f"--output {output} lies in {folder}, which the program keeps for itself",
+                hint=_ELSEWHERE,
+                path=str(output),
             )
 
 

@@ -125,11 +125,13 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 def _losses(settings: Settings) -> Iterator[Finding]:
     """Batches of which something is missing that was stored once."""
-    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.binding import StoreGoneError, check_store
     from virnuc_dagster.losses import describe, losses_of_home, remedy
 
     try:
-        losses = losses_of_home(settings, open_store(settings.store))
+        losses = losses_of_home(settings, check_store(settings))
+    except StoreGoneError:
+        return  # said above; what to do about single batches is no matter then
     except VirnucError as error:
         yield Finding("stored batches", error.message, ok=False, remedy=error.hint)
         return

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from virnuc_dagster.checkpoints.files import write_atomic
-from virnuc_dagster.cli.destination import Destination, Inputs
+from virnuc_dagster.cli.destination import Destination, Inputs, refuse_own_folders
 from virnuc_dagster.cli.inputs import Source
 from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option, reading_option, refuse_unwritable
 from virnuc_dagster.cli.predict import PredictCall
@@ -74,6 +74,7 @@ def evaluate(
     destination = None
     if output is not None:
         refuse_unwritable(output)
+        refuse_own_folders(output, settings)
         beside = tuple(output / file for file in (_FIGURES, *FILES))
         inputs = Inputs.of([fasta, labels])
         destination = Destination(output / "predictions", inputs, overwrite, beside=beside)

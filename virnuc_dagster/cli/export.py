@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from virnuc_dagster.cli.destination import Inputs, refuse_existing_file
+from virnuc_dagster.cli.destination import Inputs, refuse_existing_file, refuse_own_folders
 from virnuc_dagster.cli.options import batch_argument, home_option, overwrite_option
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.settings import Settings
@@ -36,7 +36,7 @@ the other formats are for the rest. parquet needs the package pyarrow, h5ad the 
 @home_option
 def export(batch: str, stage: str, kind: str, output: Path, overwrite: bool, as_json: bool, **flags: Any) -> int:
     """Write a stage of BATCH as one file, which appears when it is complete."""
-    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.binding import check_store
     from virnuc_dagster.checkpoints.files import make_folder
     from virnuc_dagster.cli.batches import resolve_batch
     from virnuc_dagster.report.exports import Matrix
@@ -47,8 +47,9 @@ def export(batch: str, stage: str, kind: str, output: Path, overwrite: bool, as_
     if kind not in FORMATS[stage]:
         raise SettingsError(f"{stage} cannot be written as {kind}", hint=f"formats of it: {', '.join(FORMATS[stage])}")
     settings = Settings.read(**flags)
-    store = open_store(settings.store)
+    store = check_store(settings)
     key = resolve_batch(settings, store, batch)
+    refuse_own_folders(output, settings)
     read_from = [entry["absolute"] for entry in origins(settings.home, key) if entry["absolute"]]
     refuse_existing_file(output, Inputs.of(read_from), overwrite=overwrite)
     content = read_for_export(store, key, stage, settings.bundle)

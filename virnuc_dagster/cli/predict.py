@@ -14,7 +14,7 @@ from rich.console import Console
 
 from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.cli.console import ConsoleProgress
-from virnuc_dagster.cli.destination import Destination, Inputs, run_text, write_results
+from virnuc_dagster.cli.destination import Destination, Inputs, refuse_own_folders, run_text, write_results
 from virnuc_dagster.cli.inputs import Source
 from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option, reading_option
 from virnuc_dagster.cli.signals import interruptible
@@ -71,6 +71,7 @@ def predict(
     """Say which sequences of FASTA or FASTQ files are viral (plain, gz, bz2, xz or zst; - is standard input)."""
     settings = Settings.read(**flags)
     sources = [Source.of(given, name) for given in inputs]
+    refuse_own_folders(output, settings)
     destination = Destination(output, Inputs.of(inputs), overwrite, nested=len(inputs) > 1)
     destination.check([source.name for source in sources])
     console = Console(stderr=True)
@@ -142,7 +143,9 @@ class PredictCall:
         """
         # Imported late: `--help` and usage errors need neither Dagster nor numpy.
         from virnuc_dagster.backends import require_backend
+        from virnuc_dagster.instance import check_path
 
+        check_path(self.settings)
         began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         require_backend(self.settings.backend)
         bundle = self._bundle

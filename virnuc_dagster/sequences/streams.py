@@ -58,24 +58,38 @@ def _by_slices(decompressor: Any, block: bytes) -> _Pieces:
     return decompressor.unused_data + block[done:]
 
 
-#: A gzip member whose extra field begins with BGZF's sub-field, and the empty one that ends a file (SAM specification,
-#: 4.1); what pzstd puts before each frame: the frame's size.
-_BGZF_START, _BGZF_SUBFIELD = b"\x1f\x8b\x08\x04", (slice(12, 16), b"BC\x02\x00")
+#: A gzip member with an extra field, in which BGZF has a sub-field of two bytes (SAM specification, 4.1); the empty
+#: member that ends a file; what pzstd puts before each frame: the frame's size.
+_BGZF_START, _BGZF_SUBFIELD = b"\x1f\x8b\x08\x04", b"BC\x02\x00"
+_EXTRA_FIELD, _TRAILER_BYTES = 12, 8
+#: Deflate's two ways of writing nothing.
+_NOTHING = (b"\x03\x00", b"\x01\x00\x00\xff\xff")
+#: So much of a member says what it is: other sub-fields may come before BGZF's.
+_HEAD_BYTES = 512
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _PZSTD_START = b"\x50\x2a\x4d\x18\x04\x00\x00\x00"
 
 
 def bgzf_block_size(head: bytes) -> int:
     """Bytes of the block of BGZF (bgzip, samtools, many sequencing tools) that begins so; 0 if it is none."""
-    where, subfield = _BGZF_SUBFIELD
-    if not (head.startswith(_BGZF_START) and head[where] == subfield):
-        return 0
-    return int.from_bytes(head[where.stop : where.stop + 2], "little") + 1
+    place, end = _EXTRA_FIELD, _end_of_extra_field(head)
+    while head.startswith(_BGZF_START) and place + 4 <= end:
+        length = int.from_bytes(head[place + 2 : place + 4], "little")
+        if head[place : place + 4] == _BGZF_SUBFIELD:
+            return int.from_bytes(head[place + 4 : place + 6], "little") + 1
+        place += 4 + length
+    return 0
+
+
+def _end_of_extra_field(head: bytes) -> int:
+    return _EXTRA_FIELD + int.from_bytes(head[_EXTRA_FIELD - 2 : _EXTRA_FIELD], "little")
 
 
 def _needs_another(head: bytes) -> bool:
     """Whether a member that begins so is never the last of a whole file."""
-    return (bgzf_block_size(head) > 0 and not head.startswith(BGZF_END)) or head.startswith(_PZSTD_START)
+    if size := bgzf_block_size(head):
+        return head[_end_of_extra_field(head) : size - _TRAILER_BYTES] not in _NOTHING
+    return head.startswith(_PZSTD_START)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +197,9 @@ def _decompressed(blocks: Iterator[bytes], name: str, allow_missing_end_mark: bo
         yield from blocks
         return
     while block:
-        if len(block) < len(BGZF_END):
+        if len(block) < _HEAD_BYTES:
             block += next(blocks, b"")
-        head, decompressor = block[: len(BGZF_END)], compression.decompressor()
+        head, decompressor = block[:_HEAD_BYTES], compression.decompressor()
         while block and not decompressor.eof:
             try:
                 block = yield from compression.pieces(decompressor, block)
