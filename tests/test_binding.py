@@ -66,8 +66,10 @@ def test_nothing_is_taken_out_of_the_store_of_someone_else_or_out_of_none(settin
     mine = ["--home", str(settings.home), "--store", str(settings.store)]
 
     out = ["--format", "fasta", "--output", str(tmp_path / "x")]
-    for command in (["batches", "remove", batch, "--yes"], ["batches", "show", batch], ["checkpoints", "sweep", "--yes"],
-                    ["export", batch, "--stage", "sequences", *out]):  # fmt: skip
+    for command in (
+        ["batches", "remove", batch, "--yes"], ["batches", "show", batch], ["checkpoints", "sweep", "--yes"],
+        ["export", batch, "--stage", "sequences", *out],
+    ):  # fmt: skip
         assert main([*command, *mine]) == 1
         assert "another store than the one" in capsys.readouterr().err
     assert sorted(settings.store.rglob("*")) == before
