@@ -11,10 +11,10 @@ import dagster as dg
 from dagster._core.event_api import AssetRecordsFilter
 
 from virnuc_dagster.checkpoints import CheckpointStore
-from virnuc_dagster.partitions import batches, shards
+from virnuc_dagster.partitions import Registered, batches
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import BATCH
-from virnuc_dagster.stages.keys import batch_of, shard_checkpoint
+from virnuc_dagster.stages.keys import shard_checkpoint
 from virnuc_dagster.stages.records import RecordMemory
 from virnuc_dagster.stages.shards import PredictionStage, ShardStage
 from virnuc_dagster.stages.standing_report import report_stands
@@ -47,8 +47,10 @@ def batch_stands(
     stages: list[ShardStage] = [*predictions.inputs, predictions]
     if not instance.has_dynamic_partition(str(batches.name), batch):
         return False
-    registered = instance.get_dynamic_partitions(str(shards.name))
-    mine = [key for key in registered if batch_of(key) == batch and _can_be_stored(key)]
+    registered = Registered(instance)
+    if registered.is_torn(batch):
+        return False
+    mine = registered.of(batch)
     if survey_batch(store, predictions, batch, mine, reports) or not _announced(instance, stages, batch, mine):
         return False
     if not report_stands(store, batch, predictions, mine, reports / batch):
@@ -56,14 +58,6 @@ def batch_stands(
     if mine:
         _tell_reused(store, stages, mine, progress)
     return True
-
-
-def _can_be_stored(shard: str) -> bool:
-    """Whether a partition could be a shard; in the UI, any text can be added as one."""
-    try:
-        return bool(shard_checkpoint(BATCH, shard))
-    except ValueError:
-        return False
 
 
 def _announced(instance: dg.DagsterInstance, stages: Sequence[ShardStage], batch: str, mine: Sequence[str]) -> bool:

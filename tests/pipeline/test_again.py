@@ -143,6 +143,21 @@ def test_what_dagster_does_not_know_is_announced_again(again, ran):
     assert call(home).run["run_ids"] == {}
 
 
+def test_partitions_that_someone_put_out_of_order_are_put_right(again, ran):
+    home, before = again
+    with instance.open_instance(Settings.read(home=home.root / "home")) as opened:
+        right = list(opened.get_dynamic_partitions("shards"))
+        batch = right[0].rpartition("__")[0]
+        opened.delete_dynamic_partition("shards", right[0])
+        opened.add_dynamic_partitions("shards", [right[0], f"{batch}__odd key"])
+
+    done = call(home)
+
+    assert (done.code, len(ran), done.files()) == (0, 1, before)
+    with instance.open_instance(Settings.read(home=home.root / "home")) as opened:
+        assert list(opened.get_dynamic_partitions("shards")) == right
+
+
 def test_another_bundle_description_is_another_report(again, ran):
     """The page shows it, so a report in a fresh home would differ."""
     from virnuc_dagster.models.bundle import SPEC_FILE, open_bundle
