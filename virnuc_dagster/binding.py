@@ -35,7 +35,11 @@ def open_bound_store(settings: Settings) -> Store:
     Raises:
         StoreGoneError: The home knows a store there that is gone, or another one.
         HomeError, StorageError: Home or store cannot be read or written.
+        InstanceError: Dagster's databases cannot lie in this home.
     """
+    from virnuc_dagster.instance import check_path  # imports Dagster, as does whoever writes into a home
+
+    check_path(settings)
     open_home(settings.home)
     store = open_store(settings.store)
     if _is_kept(settings) and _unmet(settings, store):

@@ -143,9 +143,7 @@ class PredictCall:
         """
         # Imported late: `--help` and usage errors need neither Dagster nor numpy.
         from virnuc_dagster.backends import require_backend
-        from virnuc_dagster.instance import check_path
 
-        check_path(self.settings)
         began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         require_backend(self.settings.backend)
         bundle = self._bundle
