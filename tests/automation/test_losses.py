@@ -42,6 +42,18 @@ def remove(platform: Platform, *parts: str) -> None:
     shutil.rmtree(platform.settings.store.joinpath(*parts))
 
 
+def test_files_wait_while_the_store_is_gone(platform, batches):
+    shutil.move(platform.settings.store, platform.home / "unmounted")
+    platform.drop("three.fa", sequences(3))
+
+    assert platform.tick("inbox_arrivals") == []
+    assert platform.ledger.files()["three.fa"].state == "waiting"  # and no attempt of its own was used up
+
+    shutil.move(platform.home / "unmounted", platform.settings.store)
+    platform.settle()
+    assert len(platform.store.list(SEQUENCES)) == 3
+
+
 def test_an_empty_store_is_not_green(platform, batches):
     remove(platform)
     accept_store(platform.settings)

@@ -19,6 +19,7 @@ from virnuc_dagster.automation.steps import (
     whole,
 )
 from virnuc_dagster.automation.take_in import TAKE_IN_JOB, take_in_request
+from virnuc_dagster.binding import StoreGoneError, check_store
 from virnuc_dagster.checks import keys_of_embedding_checks, red_partitions
 from virnuc_dagster.journal import Journal
 from virnuc_dagster.ledger import BatchEntry, KnownFile, Ledger, Range
@@ -59,6 +60,10 @@ def arrivals(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorDef
         names = again[:1] or scan.ready[: settings.files_per_tick]
         if not names:
             return dg.SkipReason(f"nothing new: {scan.known:,} files in {inbox}, {scan.waiting:,} still being written")
+        try:
+            check_store(settings)
+        except StoreGoneError as error:
+            return dg.SkipReason(str(error))  # the files wait; a run would count as an attempt of theirs
         ledger.request_files(names)
         return dg.SensorResult(run_requests=[take_in_request(names)])
 
