@@ -175,6 +175,16 @@ def test_a_step_back_is_noticed_and_the_daemon_is_stopped_while_times_are_change
     assert '"set_back_seconds": 3600' in next((tmp_path / "logs").iterdir()).read_text()
 
 
+def test_a_daemon_that_is_yet_to_start_is_not_started_twice(tmp_path, monkeypatch):
+    daemon = mock.Mock(process=None)
+    with open_instance(Settings(home=tmp_path)) as instance:
+        watch = up.Watch(instance, Settings(home=tmp_path), daemon)
+        real = time.time
+        monkeypatch.setattr("virnuc_dagster.clock.time.time", lambda: real() - 3_600)
+        watch.look()
+    daemon.start.assert_not_called()
+
+
 @pytest.mark.parametrize(("steps", "said"), [([-20, -20, -30], [0, 0, 70]), ([86_400, -120], [0, 120])])
 def test_small_steps_add_up_and_steps_forward_do_not_count(monkeypatch, steps, said):
     monkeypatch.setattr("virnuc_dagster.clock.time.monotonic", lambda: 0.0)

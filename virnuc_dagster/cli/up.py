@@ -55,8 +55,8 @@ def up(port: int, host: str, **flags: Any) -> int:
         with private_folder() as folder:
             env = environment(settings, folder, f"http://{host}:{reports_port}")
             reports = report_service([str(settings.reports), host, str(reports_port)], env)
-            parts = [*services(folder, host, port, env), reports]
-            supervise(parts, note, look_after=Watch(instance, settings, daemon=parts[-2]).look)
+            *servers, daemon = services(folder, host, port, env)
+            supervise([*servers, daemon, reports], note, look_after=Watch(instance, settings, daemon).look)
     note("stopped")
     return 0
 
@@ -80,9 +80,11 @@ class Watch:
     def look(self) -> None:
         """Look once; whatever goes wrong, the next look may succeed."""
         if self._clock.set_back():
+            started = self.daemon.process is not None
             self.daemon.stop(_STOP_SECONDS)  # it remembers when schedules come next
             self._set_right()
-            self.daemon.start()
+            if started:  # else its turn comes, and a second one must not be there
+                self.daemon.start()
         _clear_dead_runs(self.instance)
 
     def _set_right(self) -> None:
@@ -143,7 +145,7 @@ def environment(settings: Settings, folder: Path, reports_url: str) -> dict[str,
 
 
 def services(folder: Path, host: str, port: int, env: Mapping[str, str]) -> list[Any]:
-    """The three processes, joined by a socket in `folder`."""
+    """The three processes, joined by a socket in `folder`; the daemon is the last."""
     from virnuc_dagster.supervisor import Service
 
     socket_path, workspace = folder / "code.sock", folder / "workspace.yaml"
