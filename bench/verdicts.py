@@ -2,13 +2,15 @@
 
     python bench/verdicts.py masked GENOMES.fasta.gz LABELS.tsv [--sequences 300]
     python bench/verdicts.py turned GENOMES.fasta.gz LABELS.tsv [--sequences 300]
+    python bench/verdicts.py fallback GENOMES.fasta.gz LABELS.tsv [--sequences 300]
 
 LABELS as for `virnuc evaluate`; records of one split, never one that is kept for a last look. Of each drawn record one
 piece of a fifth of `--length` bases to all of them is scored as a sequence of its own, as `predict` does; half of the
 pieces are viruses, and records of different groups come first. `masked` overwrites a share of the bases with N, in one
 block or scattered, and counts firm verdicts and wrong ones for several values of the bundle's `known_share` (0: every
 window with a score counts). `turned` compares each verdict with that of the reverse complement, of the piece rotated by
-250 bases, and of the piece without its first 30. Takes some minutes.
+250 bases, and of the piece without its first 30. `fallback` counts the windows of viruses without an open frame
+that the fallback scores 0.5 or more, with few single letters overwritten. Takes some minutes.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from virnuc_dagster.classify.consensus import SequenceScore, Verdict, WindowScore, score_sequence
+from virnuc_dagster.classify.consensus import SequenceScore, Source, Verdict, WindowScore, score_sequence
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.sequences.labels import Label, read_labels
@@ -29,6 +31,7 @@ from virnuc_dagster.training.frames import frames_of
 from virnuc_dagster.training.records import Record
 
 KNOWN_SHARES = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)
+SPRINKLED = (0.0, 0.01, 0.02, 0.05)
 MASKED = (0.0, 0.05, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8)
 _COMPLEMENT = bytes.maketrans(b"ACGTRYKMBDHV", b"TGCAYRMKVHDB")
 _FIRM = (Verdict.VIRAL, Verdict.NON_VIRAL)
@@ -130,10 +133,23 @@ def turned_rows(scorer: Scorer, records: list[Record]) -> Iterator[dict[str, obj
         }
 
 
+def fallback_rows(scorer: Scorer, records: list[Record]) -> Iterator[dict[str, object]]:
+    """How often the fallback finds the windows of viruses that have no open frame, with single letters unknown."""
+    viruses = [record for record in records if record.is_virus]
+    for share in SPRINKLED:
+        forms = [changed(r, masked(r.sequence, share, "scattered", seed)) for seed, r in enumerate(viruses)]
+        scores = [w.score for mine in scorer.windows(forms) for w in mine if w.source is Source.FALLBACK]
+        found = sum(score is not None and score >= 0.5 for score in scores)
+        yield {"scattered": share, "windows": len(scores), "found": round(found / len(scores), 3)}
+
+
+ROWS = {"masked": masked_rows, "turned": turned_rows, "fallback": fallback_rows}
+
+
 def main() -> None:
     """Measure and print a line of JSON a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("masked", "turned"))
+    parser.add_argument("what", choices=tuple(ROWS))
     parser.add_argument("genomes", type=Path)
     parser.add_argument("labels", type=Path)
     parser.add_argument("--split", default="train")
@@ -144,8 +160,7 @@ def main() -> None:
     options = parser.parse_args()
     labels = read_labels(options.labels, options.split)
     records = draw(options.genomes, labels, options.sequences, options.length, options.seed)
-    rows = masked_rows if options.what == "masked" else turned_rows
-    for row in rows(Scorer(options.bundle), records):
+    for row in ROWS[options.what](Scorer(options.bundle), records):
         print(json.dumps(row), flush=True)
 
 
