@@ -61,30 +61,20 @@ def evaluate(
     **flags: Any,
 ) -> int:
     """Measure a bundle on labelled records: accuracy, areas, calibration, by category, with 95 % intervals."""
-    # Imported late: `--help` and usage errors need neither numpy nor scikit-learn.
+    # Imported late, as in the helpers: `--help` and usage errors need neither numpy nor scikit-learn.
     from virnuc_dagster.models.bundle import open_bundle
-    from virnuc_dagster.report.evaluation import FILES, evaluation_files
     from virnuc_dagster.sequences.labels import LabelTable, check_labels
-    from virnuc_dagster.sequences.reader import read_sequences
     from virnuc_dagster.stages.evaluation import figures, floor_figures, read_results
 
     settings = Settings.read(**flags)
-    source = Source.of(str(fasta))
-    name = _batch_name(fasta, split)
-    destination = None
+    source, name, destination = Source.of(str(fasta)), _batch_name(fasta, split), None
     if output is not None:
-        refuse_unwritable(output)
-        refuse_own_folders(output, settings)
-        beside = tuple(output / file for file in (_FIGURES, *FILES))
-        inputs = Inputs.of([fasta, labels])
-        destination = Destination(output / "predictions", inputs, overwrite, beside=beside)
+        destination = _destination(output, settings, Inputs.of([fasta, labels]), overwrite=overwrite)
         destination.check([name])
     table = LabelTable.read(labels)
     chosen = {label.id: label for label in table.of(split)}
     training = {label.id: label for label in table.of(floor_train)} if floor_train else {}
-    with source.opened() as stream:
-        read = read_sequences(stream, name=source.name, allow_missing_end_mark=settings.allow_missing_end_mark)
-        records = {record.id: record for record in read}
+    records = _records(source, settings)
     check_labels(labels, [*chosen.values(), *training.values()], records)
     found: dict[str, Any] = {
         "input": source.as_json(),
@@ -92,12 +82,11 @@ def evaluate(
         "bundle": settings.bundle,
         "split": split,
         "floor_train": floor_train,
-        "records": len(chosen),
-        "records_left_out": len(records) - len(chosen),
-    }
+        "records": len(chosen), "records_left_out": len(records) - len(chosen),
+    }  # fmt: skip
+    wanted = [record for id_, record in records.items() if id_ in chosen]
     call = PredictCall(settings, Console(stderr=True), quiet=quiet, level="load", force=False)
     with interruptible():
-        wanted = [record for id_, record in records.items() if id_ in chosen]
         with closing(call), _results(call, replace(source, name=name), wanted, destination) as folder:
             windows, sequences = read_results(folder)
         spec = open_bundle(settings.bundle).spec
@@ -112,8 +101,7 @@ def evaluate(
                 found[section]["floor"] = floor[section]
     text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if output is not None:
-        for file, content in {_FIGURES: text.encode(), **evaluation_files(found)}.items():
-            write_atomic(output / file, content)
+        _write(output, text, found)
     if as_json:
         click.echo(text, nl=False)
     elif not quiet:
@@ -121,6 +109,33 @@ def evaluate(
         if output is not None:
             click.echo(f"\nfigures: {output}")
     return 0
+
+
+def _write(output: Path, text: str, found: dict[str, Any]) -> None:
+    """The figures as JSON, as tables and as pictures."""
+    from virnuc_dagster.report.evaluation import evaluation_files
+
+    for file, content in {_FIGURES: text.encode(), **evaluation_files(found)}.items():
+        write_atomic(output / file, content)
+
+
+def _destination(output: Path, settings: Settings, inputs: Inputs, *, overwrite: bool) -> Destination:
+    """Where figures and predictions go, after a look at what can be refused at once."""
+    from virnuc_dagster.report.evaluation import FILES
+
+    refuse_unwritable(output)
+    refuse_own_folders(output, settings)
+    beside = tuple(output / file for file in (_FIGURES, *FILES))
+    return Destination(output / "predictions", inputs, overwrite, beside=beside)
+
+
+def _records(source: Source, settings: Settings) -> dict[str, "SequenceRecord"]:
+    """The records of the sequence file by id."""
+    from virnuc_dagster.sequences.reader import read_sequences
+
+    with source.opened() as stream:
+        read = read_sequences(stream, name=source.name, allow_missing_end_mark=settings.allow_missing_end_mark)
+        return {record.id: record for record in read}
 
 
 def _batch_name(fasta: Path, split: str | None) -> str:

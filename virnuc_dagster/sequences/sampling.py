@@ -85,6 +85,11 @@ class Estimate:
     texts: list[tuple[str, str]] = field(default_factory=list, repr=False)
 
 
+def _refuse_pipe(path: Path) -> None:
+    if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise InputError(f"{path}: is no plain file", hint="a pipe cannot be sampled: give a file", path=str(path))
+
+
 def estimate_file(
     path: Path,
     window_length: int,
@@ -111,15 +116,13 @@ def estimate_file(
     Raises:
         InputError: It is no readable sequence file, as far as it was read.
     """
-    if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
-        raise InputError(f"{path}: is no plain file", hint="a pipe cannot be sampled: give a file", path=str(path))
-    name, size = str(path), 0
+    _refuse_pipe(path)
+    name, size = str(path), path.stat().st_size if path.is_file() else 0
 
     def records() -> Iterator[SequenceRecord]:
         return read_sequences(path, name=name, allow_missing_end_mark=allow_missing_end_mark)
 
-    with opened(path, str(path)) as file:
-        size = path.stat().st_size
+    with opened(path, name) as file:
         head = file.read(BLOCK_SIZE)
         if is_compressed(head):
             most = 3 * pieces

@@ -82,6 +82,13 @@ def add_sequences(
     if reuse_content:
         lost = known_as if known_as and _is_same_content(known_as, batch) else ""
         batch = _batch_with(store, batch, provenance) or lost or batch
+    return batch, _stored(store, batch, payload, provenance, replace_damaged=replace_damaged)
+
+
+def _stored(
+    store: CheckpointStore, batch: str, payload: Payload, provenance: Mapping[str, Any], *, replace_damaged: bool
+) -> CommitRecord:
+    """The record of a batch's sequences, which are stored unless they are there already."""
     key = batch_checkpoint(SEQUENCES, batch)
     try:
         stored = store.record(key)
@@ -94,7 +101,7 @@ def add_sequences(
         stored = None
     if stored is None or differences(stored.provenance, provenance):
         stored = store.save(key, payload, provenance)
-    return batch, stored
+    return stored
 
 
 def _is_known(store: CheckpointStore, batch: str) -> bool:
