@@ -20,8 +20,8 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "s3"))
-from ports_kit import free_port
-from s3_kit import environment, new_bucket, service
+from kits.ports import free_port
+from kits.s3 import environment, new_bucket, service
 
 DEMO = Path(__file__).parents[1] / "demo" / "demo.fasta"
 PREDICT = """

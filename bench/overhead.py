@@ -19,20 +19,20 @@ from statistics import median
 
 import dagster as dg
 
-from virnuc_dagster.automation.backfill import Survey
-from virnuc_dagster.automation.sensors import Mover
 from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.definitions import build_definitions
-from virnuc_dagster.instance import open_instance
-from virnuc_dagster.ledger import Ledger
-from virnuc_dagster.runs import Runner
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.arrivals import scan_inbox
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.inbox.arrivals import scan_inbox
+from virnuc_dagster.inbox.ledger import Ledger
+from virnuc_dagster.orchestration.automation.backfill import Survey
+from virnuc_dagster.orchestration.automation.sensors import Mover
+from virnuc_dagster.orchestration.instance import open_instance
+from virnuc_dagster.orchestration.runs import Runner
 from virnuc_dagster.stages.batch import add_sequences
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ui"))
-from ui_kit import running
+from kits.ui import running
 
 RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 ASSETS = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")

@@ -79,7 +79,7 @@ def write_report(root: Path, batch: str) -> dict[str, object]:
 def open_page(page: Path) -> dict[str, object]:
     """Open the page in headless Chromium, five times, and search it."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ui"))
-    from browser_kit import chromium, open_report
+    from kits.browser import chromium, open_report
 
     opened, searched, count = [], [], ""
     for _ in range(5):

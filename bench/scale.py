@@ -25,25 +25,25 @@ from typing import TypeVar
 
 from overhead import PAGE, tiny_batch
 
-from virnuc_dagster.automation.backfill import Survey
-from virnuc_dagster.automation.sensors import Mover
 from virnuc_dagster.checkpoints import CommitRecord, LocalStore
 from virnuc_dagster.cli import main as virnuc
 from virnuc_dagster.definitions import build_definitions
-from virnuc_dagster.instance import open_instance
-from virnuc_dagster.ledger import Ledger
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.inbox.arrivals import scan_inbox
+from virnuc_dagster.inbox.ledger import Ledger
 from virnuc_dagster.models.bundle import open_bundle
+from virnuc_dagster.orchestration.automation.backfill import Survey
+from virnuc_dagster.orchestration.automation.sensors import Mover
+from virnuc_dagster.orchestration.instance import open_instance
+from virnuc_dagster.orchestration.runs import Runner
 from virnuc_dagster.report import paths
-from virnuc_dagster.runs import Runner
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.arrivals import scan_inbox
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES, add_sequences
 from virnuc_dagster.stages.keys import shard_key
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, ComputeOptions, PredictionStage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ui"))
-from ui_kit import running
+from kits.ui import running
 
 _T = TypeVar("_T")
 SHARD_STAGES = (FRAMES, DNABERT_S, ESM2, PREDICTIONS)

@@ -1,7 +1,7 @@
 """The table of docs/scaling.md, from the arithmetic that `virnuc plan` uses."""
 
 from virnuc_dagster.cli.tables import size_text
-from virnuc_dagster.stages.sizing import at_scale
+from virnuc_dagster.planning.sizing import at_scale
 
 HEADINGS = ("frames", "bases", "shard size", "shards", "store", "events", "database", "overhead", "GPU-hours")
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 sys.path.insert(0, str(ROOT / "tests" / "ui"))
 
-from browser_kit import chromium, open_report  # noqa: E402
+from kits.browser import chromium, open_report  # noqa: E402
 
 from virnuc_dagster.cli import main as virnuc  # noqa: E402
 

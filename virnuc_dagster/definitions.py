@@ -11,15 +11,15 @@ from typing import Any
 
 import dagster as dg
 
-from virnuc_dagster import assets, checks
-from virnuc_dagster.assets.report import ReportFolder
-from virnuc_dagster.automation import build_automation
 from virnuc_dagster.backends.ray_pool import Pools
-from virnuc_dagster.io_manager import CheckpointIOManager
-from virnuc_dagster.journal import Journal
+from virnuc_dagster.home.journal import Journal
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.orchestration import assets, checks
+from virnuc_dagster.orchestration.assets.report import ReportFolder
+from virnuc_dagster.orchestration.automation import build_automation
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
+from virnuc_dagster.orchestration.resources import Backends, Compute
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.resources import Backends, Compute
-from virnuc_dagster.settings import Settings
 
 
 def build_definitions(

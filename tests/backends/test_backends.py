@@ -20,19 +20,19 @@ import torch
 import yaml
 
 import virnuc_dagster
-from virnuc_dagster import backends
+from virnuc_dagster import backends, files
 from virnuc_dagster.backends import BackendError, local, ray_cluster, ray_pool
 from virnuc_dagster.backends.ray_cluster import Crew, connected, plan_crew
 from virnuc_dagster.backends.ray_pool import RayPool
 from virnuc_dagster.backends.ray_worker import Worker, describe_job
-from virnuc_dagster.checkpoints import CheckpointDamagedError, LocalStore, NoSpaceError, files
+from virnuc_dagster.checkpoints import CheckpointDamagedError, LocalStore, NoSpaceError
 from virnuc_dagster.cli import main
 from virnuc_dagster.definitions import build_definitions
 from virnuc_dagster.errors import SettingsError, VirnucError
+from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.models.bundle import open_bundle
+from virnuc_dagster.orchestration.resources import Backends, Compute
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.resources import Backends, Compute
-from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.ensure import NotTriedError, ShardWorker
 from virnuc_dagster.stages.shards import ESM2, ComputeOptions, EmbeddingStage
 

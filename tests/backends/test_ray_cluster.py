@@ -15,19 +15,20 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import ray_kit
-from pipeline_kit import DEMO
-from ray_kit import NODE, Kit, KitWorker, kill_node
+from kits import ray_cluster as ray_kit
+from kits.damage import flip_a_bit
+from kits.pipeline import DEMO
+from kits.ray_cluster import NODE, Kit, KitWorker, kill_node
 
 from virnuc_dagster.backends import BackendError, local, ray_pool
 from virnuc_dagster.backends.ray_pool import ATTEMPTS_MAX, RayPool, WorkerLostError
 from virnuc_dagster.checkpoints import CheckpointDamagedError, LocalStore, NoSpaceError
 from virnuc_dagster.cli import main
-from virnuc_dagster.instance import open_instance
+from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.models.bundle import open_bundle
+from virnuc_dagster.orchestration.instance import open_instance
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.report import paths
-from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.batch import FRAMES, add_sequences, build_batch
 from virnuc_dagster.stages.ensure import Ensured, NotTriedError
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, ComputeOptions, EmbeddingStage
@@ -137,7 +138,7 @@ def test_a_damaged_shard_ends_the_run_as_it_does_without_ray(two_nodes, tmp_path
     monkeypatch.setenv("DAGSTER_HOME", "")
     assert predict(tmp_path, "--shard-size", "40", "--quiet") == 0
     (damaged,) = (tmp_path / "store" / FRAMES).glob("*/*__0002.*.pt")
-    flip_a_byte(damaged)
+    flip_a_bit(damaged)
     ends = []
     for backend in ("local", "ray"):
         for stage in STAGES:
@@ -150,12 +151,6 @@ def test_a_damaged_shard_ends_the_run_as_it_does_without_ray(two_nodes, tmp_path
     assert ends[0] == ends[1]
     assert ends[1][0] == CheckpointDamagedError.exit_code
     assert any("digest differs" in line for line in ends[1][1])
-
-
-def flip_a_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(bytes(data))
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +193,7 @@ class Told(Progress):
 def test_errors_travel_as_they_are(case):
     store, shards, stage, pool = case
     (damaged,) = store.root.glob(f"{FRAMES}/*/{shards[1]}.*.pt")
-    flip_a_byte(damaged)
+    flip_a_bit(damaged)
     told = Told()
 
     outcomes = dict(pool(stage, shards[:4], store, told, {"run_id": "r"}))

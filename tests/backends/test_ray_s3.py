@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
-from pipeline_kit import DEMO
-from ray_kit import Kit, KitWorker, kill_node, two_nodes
-from s3_kit import environment, new_bucket, service
+from kits.pipeline import DEMO
+from kits.ray_cluster import Kit, KitWorker, kill_node, two_nodes
+from kits.s3 import environment, new_bucket, service
 
 from virnuc_dagster.backends import ray_pool
 from virnuc_dagster.checkpoints import Level, open_store

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pipeline_kit import SHARDS, Home
+from kits.pipeline import SHARDS, Home
 
 from virnuc_dagster.backends.ray_cluster import connected
 from virnuc_dagster.cli import main

@@ -97,7 +97,7 @@ def test_the_list_is_bounded_and_keeps_the_newest(tmp_path):
 
 
 def test_the_store_writes_the_list(tmp_path):
-    from torture_kit import KEY, save
+    from kits.torture import KEY, save
 
     save(tmp_path, 1)
     LocalStore(tmp_path).quarantine(KEY, "digest differs")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from s3_kit import SECRET, environment, new_bucket, service
+from kits.s3 import SECRET, environment, new_bucket, service
 
 from virnuc_dagster.checkpoints import (
     CheckpointDamagedError,

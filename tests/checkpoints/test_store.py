@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from virnuc_dagster import files
 from virnuc_dagster.checkpoints import (
     CheckpointDamagedError,
     CheckpointError,
@@ -20,7 +21,6 @@ from virnuc_dagster.checkpoints import (
     LocalStore,
     NoSpaceError,
     StorageError,
-    files,
 )
 from virnuc_dagster.checkpoints import (
     store as store_module,

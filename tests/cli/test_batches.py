@@ -11,11 +11,11 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.test_utils import create_run_for_test
 
 from virnuc_dagster.cli import main
-from virnuc_dagster.home import HOME_VERSION, UPGRADES, HomeError, open_home, read_version
-from virnuc_dagster.instance import open_instance
-from virnuc_dagster.partitions import runs_at_work, shards
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.writer import process_tags
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.home.versions import HOME_VERSION, UPGRADES, HomeError, open_home, read_version
+from virnuc_dagster.home.written_by import process_tags
+from virnuc_dagster.orchestration.instance import open_instance
+from virnuc_dagster.orchestration.partitions import runs_at_work, shards
 
 
 @pytest.fixture
@@ -164,8 +164,10 @@ def test_a_home_says_its_version(home):
 
 def test_an_older_home_is_brought_up_to_date_step_by_step(tmp_path, monkeypatch):
     steps = []
-    monkeypatch.setattr("virnuc_dagster.home.UPGRADES", {0: lambda _: steps.append(0), 1: lambda _: steps.append(1)})
-    monkeypatch.setattr("virnuc_dagster.home.HOME_VERSION", 2)
+    monkeypatch.setattr(
+        "virnuc_dagster.home.versions.UPGRADES", {0: lambda _: steps.append(0), 1: lambda _: steps.append(1)}
+    )
+    monkeypatch.setattr("virnuc_dagster.home.versions.HOME_VERSION", 2)
     (tmp_path / "home.json").write_text('{"format": "virnuc-home", "version": 1}')
 
     assert open_home(tmp_path) == 1
@@ -179,11 +181,11 @@ def test_a_step_that_fails_is_tried_again(tmp_path, monkeypatch):
     def broken(_):
         raise OSError("no")
 
-    monkeypatch.setattr("virnuc_dagster.home.UPGRADES", {0: broken})
+    monkeypatch.setattr("virnuc_dagster.home.versions.UPGRADES", {0: broken})
     with pytest.raises(OSError, match="no"):
         open_home(tmp_path)
     assert read_version(tmp_path) == 0
-    monkeypatch.setattr("virnuc_dagster.home.UPGRADES", UPGRADES)
+    monkeypatch.setattr("virnuc_dagster.home.versions.UPGRADES", UPGRADES)
     open_home(tmp_path)
     assert read_version(tmp_path) == HOME_VERSION
 

@@ -5,7 +5,7 @@ import os
 import time
 
 import pytest
-from torture_kit import FOLDER, KEY, RECORD, save
+from kits.torture import FOLDER, KEY, RECORD, save
 
 from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.cli import main

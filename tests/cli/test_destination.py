@@ -7,8 +7,8 @@ import pytest
 
 from virnuc_dagster.cli.destination import Destination, Inputs, refuse_existing_file, refuse_own_folders, write_results
 from virnuc_dagster.errors import SettingsError
+from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.report import paths
-from virnuc_dagster.settings import Settings
 
 BATCH = "contigs-0123abcd"
 

@@ -3,13 +3,13 @@
 import io
 
 import pytest
-from sequences_kit import bgzf
+from kits.sequences import bgzf
 
 from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.cli import main
-from virnuc_dagster.ledger import Ledger
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.arrivals import REJECTED, take_in
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.inbox.arrivals import REJECTED, take_in
+from virnuc_dagster.inbox.ledger import Ledger
 
 ALLOW = "--allow-missing-end-mark"
 

@@ -9,7 +9,7 @@ import pytest
 
 from virnuc_dagster.checkpoints import CheckpointKey, LocalStore
 from virnuc_dagster.cli import main
-from virnuc_dagster.stages.export import FORMATS
+from virnuc_dagster.upkeep.export import FORMATS
 
 STAGES = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")
 
@@ -195,7 +195,7 @@ def test_without_frames_a_bundle_of_other_windows_is_not_asked_for_the_width(
     from virnuc_dagster.models import bundle
 
     spec = bundle.open_bundle("mini").spec.model_copy(update={"window_length": 501})
-    monkeypatch.setattr("virnuc_dagster.stages.export.open_bundle", lambda name: bundle.Bundle(tmp_path, spec))
+    monkeypatch.setattr("virnuc_dagster.upkeep.export.open_bundle", lambda name: bundle.Bundle(tmp_path, spec))
     options = ["--stage", "esm2_embeddings", "--format", "tsv", "--output", str(tmp_path / "f"), "--bundle", "other"]
 
     assert main(["export", "none", *options, "--home", str(without_frames)]) == 1

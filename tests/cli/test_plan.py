@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from virnuc_dagster.cli import main
-from virnuc_dagster.stages import calibration
+from virnuc_dagster.planning import calibration
 
 DEMO = Path(__file__).parents[2] / "demo" / "demo.fasta"
 

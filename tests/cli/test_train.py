@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from training_kit import records, write
+from kits.training import records, write
 
 from virnuc_dagster.cli import main
 from virnuc_dagster.cli.inputs import readable_twice
-from virnuc_dagster.locks import only_one
+from virnuc_dagster.home.locks import only_one
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.report import paths
 from virnuc_dagster.training.encoders import forget_states

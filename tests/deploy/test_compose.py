@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 pytest.importorskip("dagster_postgres", reason="needs the extra [postgres]")
-from ports_kit import free_port
-from postgres_kit import PASSWORD, server
+from kits.ports import free_port
+from kits.postgres import PASSWORD, server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FASTA = ">a\n" + "GCTGCC" * 85 + "\n"

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from virnuc_dagster.automation.steps import SHARDS_JOB
 from virnuc_dagster.definitions import build_definitions
 from virnuc_dagster.errors import SettingsError
-from virnuc_dagster.instance import shipped_config
-from virnuc_dagster.kubernetes import CONFIG_TAG, GPU_RESOURCE, run_tags
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.orchestration.automation.steps import SHARDS_JOB
+from virnuc_dagster.orchestration.instance import shipped_config
+from virnuc_dagster.orchestration.kubernetes import CONFIG_TAG, GPU_RESOURCE, run_tags
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 

@@ -46,7 +46,7 @@ INSTEAD = {
     r"VIRNUC_INSTANCE=postgres virnuc up": ("virnuc up --help", "needs a server; tests/postgres"),
     r"virnuc checkpoints accept .*": (
         "virnuc checkpoints accept --help",
-        "that home is not here; tests/test_binding.py",
+        "that home is not here; tests/home/test_binding.py",
     ),
     r"virnuc checkpoints import .*": ("virnuc checkpoints import --help", "tests/pipeline/test_import.py runs it"),
 }

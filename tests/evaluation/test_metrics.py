@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from virnuc_dagster.classify.metrics import RATES, intervals, measure, reliability
+from virnuc_dagster.evaluation.metrics import RATES, intervals, measure, reliability
 
 
 def example(n: int = 400, seed: int = 0):

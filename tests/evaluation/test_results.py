@@ -2,8 +2,8 @@
 
 import pytest
 
+from virnuc_dagster.evaluation.results import figures, floor_figures, read_table
 from virnuc_dagster.sequences.labels import Label
-from virnuc_dagster.stages.evaluation import figures, floor_figures, read_table
 
 LABELS = {
     "v1": Label("v1", True, "phage", "a"),

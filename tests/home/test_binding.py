@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from virnuc_dagster.binding import STORE_FILE, StoreGoneError, check_store, open_bound_store
 from virnuc_dagster.cli import main
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.binding import STORE_FILE, StoreGoneError, check_store, open_bound_store
+from virnuc_dagster.home.settings import Settings
 
 
 @pytest.fixture

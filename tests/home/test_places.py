@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from virnuc_dagster import places
-from virnuc_dagster.checkpoints.files import exclusive
 from virnuc_dagster.cli.up import environment, services
 from virnuc_dagster.errors import SettingsError
-from virnuc_dagster.instance import InstanceError, open_instance
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.files import exclusive
+from virnuc_dagster.home import places
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.orchestration.instance import InstanceError, open_instance
 
 ODD = ["a b", "a#b", "a%20b", "a%b", "a?b", "é", "a\nb", "a" * 80, "a:b"]
 

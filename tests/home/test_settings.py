@@ -1,7 +1,7 @@
 import pytest
 
 from virnuc_dagster.errors import SettingsError
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
 
 
 def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path, monkeypatch):

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from virnuc_dagster.checkpoints import LocalStore, StorageError
-from virnuc_dagster.checkpoints.files import exclusive
 from virnuc_dagster.errors import InputError
-from virnuc_dagster.ledger import Fingerprint, Ledger
-from virnuc_dagster.stages import arrivals
-from virnuc_dagster.stages.arrivals import REASON_SUFFIX, REJECTED, scan_inbox, take_in
+from virnuc_dagster.files import exclusive
+from virnuc_dagster.home.origins import origins
+from virnuc_dagster.inbox import arrivals
+from virnuc_dagster.inbox.arrivals import REASON_SUFFIX, REJECTED, scan_inbox, take_in
+from virnuc_dagster.inbox.ledger import Fingerprint, Ledger
 from virnuc_dagster.stages.batch import SEQUENCES
-from virnuc_dagster.stages.origins import origins
 
 FASTA = ">a\nACGTACGTACGT\n>b\nGGGGCCCC\n"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import dagster as dg
 
-from virnuc_dagster.automation.backfill import Survey
 from virnuc_dagster.checkpoints import open_store
 from virnuc_dagster.definitions import build_definitions
-from virnuc_dagster.instance import prepare_instance
-from virnuc_dagster.ledger import Ledger
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.inbox.ledger import Ledger
+from virnuc_dagster.orchestration.automation.backfill import Survey
+from virnuc_dagster.orchestration.instance import prepare_instance
 from virnuc_dagster.report import paths
-from virnuc_dagster.settings import Settings
 
 SHARD_SIZE = 2
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -107,9 +107,3 @@ class Platform:
             for info in infos
             if info.partition_key
         }
-
-
-def flip_a_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(bytes(data))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from ports_kit import free_port
+
+from kits.ports import free_port
 
 PASSWORD = "hush-" + "y" * 20
 USER = "virnuc"

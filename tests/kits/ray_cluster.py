@@ -106,7 +106,7 @@ def two_nodes(folder: Path) -> Iterator["Cluster"]:
     import ray
     from ray.cluster_utils import Cluster
 
-    before, here = dict(os.environ), str(Path(__file__).parent)
+    before, here = dict(os.environ), str(Path(__file__).parents[1])
     scratch = tempfile.mkdtemp(prefix="vr-", dir="/tmp")  # a short name: Ray keeps sockets in it
     (Path(scratch) / "ray").mkdir()  # `Cluster` writes there before it makes it
     os.environ |= {  # nodes and their workers inherit this environment

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ports_kit import free_port
+from kits.ports import free_port
 
 FORWARD = str(Path(__file__).with_name("forward.py"))
 SECRET = "hush-" + "x" * 20

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ports_kit import free_port
+from kits.ports import free_port
 
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from virnuc_dagster.checkpoints.files import exclusive
 from virnuc_dagster.errors import BundleError
+from virnuc_dagster.files import exclusive
 from virnuc_dagster.models.making import make_bundle
 
 

@@ -21,11 +21,11 @@ from dagster._core.scheduler.instigation import (
 )
 
 from virnuc_dagster.cli import up
-from virnuc_dagster.clock import Clock, set_right
-from virnuc_dagster.instance import clear_dead_runs, open_instance
-from virnuc_dagster.ledger import Ledger
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.writer import HOST_TAG, PID_TAG, PROCESS_TAG, STARTED_TAG, process_is_gone, process_tags
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.home.written_by import HOST_TAG, PID_TAG, PROCESS_TAG, STARTED_TAG, process_is_gone, process_tags
+from virnuc_dagster.inbox.ledger import Ledger
+from virnuc_dagster.orchestration.clock import Clock, set_right
+from virnuc_dagster.orchestration.instance import clear_dead_runs, open_instance
 
 
 @dg.job
@@ -147,7 +147,7 @@ def test_a_schedule_that_ran_in_the_future_runs_when_it_is_due(tmp_path):
 def test_files_and_batches_of_the_ledger_do_not_wait_for_the_clock(tmp_path, monkeypatch):
     ledger, now = Ledger(tmp_path), time.time()
     with monkeypatch.context() as ahead:
-        ahead.setattr("virnuc_dagster.ledger.time.time", lambda: now + 86_400)
+        ahead.setattr("virnuc_dagster.inbox.ledger.time.time", lambda: now + 86_400)
         ledger.begin("failed-1", "report", requested=True)
         ledger.finish("failed-1", "no space left", 3)
     assert ledger.set_right(now, 60) == pytest.approx(now + 86_400)
@@ -160,13 +160,13 @@ def test_files_and_batches_of_the_ledger_do_not_wait_for_the_clock(tmp_path, mon
 def test_a_step_back_is_noticed_and_the_daemon_is_stopped_while_times_are_changed(tmp_path, monkeypatch, capsys):
     order: list[str] = []
     daemon = mock.Mock(stop=lambda _: order.append("stop"), start=lambda: order.append("start"))
-    monkeypatch.setattr("virnuc_dagster.clock.set_right", lambda *_: order.append("set right") or 3_600.0)
+    monkeypatch.setattr("virnuc_dagster.orchestration.clock.set_right", lambda *_: order.append("set right") or 3_600.0)
     with open_instance(Settings(home=tmp_path)) as instance:
         watch = up.Watch(instance, Settings(home=tmp_path), daemon)
         real = time.time
         watch.look()
         assert order == ["set right"]  # at the start, for what happened before
-        monkeypatch.setattr("virnuc_dagster.clock.time.time", lambda: real() - 3_600)
+        monkeypatch.setattr("virnuc_dagster.orchestration.clock.time.time", lambda: real() - 3_600)
         watch.look()
         watch.look()
 
@@ -180,16 +180,16 @@ def test_a_daemon_that_is_yet_to_start_is_not_started_twice(tmp_path, monkeypatc
     with open_instance(Settings(home=tmp_path)) as instance:
         watch = up.Watch(instance, Settings(home=tmp_path), daemon)
         real = time.time
-        monkeypatch.setattr("virnuc_dagster.clock.time.time", lambda: real() - 3_600)
+        monkeypatch.setattr("virnuc_dagster.orchestration.clock.time.time", lambda: real() - 3_600)
         watch.look()
     daemon.start.assert_not_called()
 
 
 @pytest.mark.parametrize(("steps", "said"), [([-20, -20, -30], [0, 0, 70]), ([86_400, -120], [0, 120])])
 def test_small_steps_add_up_and_steps_forward_do_not_count(monkeypatch, steps, said):
-    monkeypatch.setattr("virnuc_dagster.clock.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("virnuc_dagster.orchestration.clock.time.monotonic", lambda: 0.0)
     now = [1e9]
-    monkeypatch.setattr("virnuc_dagster.clock.time.time", lambda: now[0])
+    monkeypatch.setattr("virnuc_dagster.orchestration.clock.time.time", lambda: now[0])
     clock, found = Clock(), []
     for step in steps:
         now[0] += step

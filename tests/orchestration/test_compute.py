@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from virnuc_dagster import resources
 from virnuc_dagster.errors import SettingsError
-from virnuc_dagster.resources import Compute, hold_device
+from virnuc_dagster.orchestration import resources
+from virnuc_dagster.orchestration.resources import Compute, hold_device
 from virnuc_dagster.stages.shards import EmbeddingStage
 
 
@@ -111,7 +111,7 @@ def test_who_waits_says_for_whom_and_a_cpu_is_shared(locks):
 
 
 def test_a_ranged_run_loads_each_model_once(tmp_path, monkeypatch):
-    from automation_kit import Platform, sequences
+    from kits.automation import Platform, sequences
 
     from virnuc_dagster.models.bundle import Bundle
 
@@ -133,7 +133,7 @@ def test_a_ranged_run_loads_each_model_once(tmp_path, monkeypatch):
 
 
 def test_the_device_really_used_is_in_the_metadata(tmp_path):
-    from automation_kit import Platform, sequences
+    from kits.automation import Platform, sequences
 
     platform = Platform(tmp_path)
     platform.drop("one.fa", sequences(1))

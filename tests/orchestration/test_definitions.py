@@ -14,17 +14,18 @@ import torch
 import yaml
 from dagster._cli.utils import get_possibly_temporary_instance_for_cli
 
-from virnuc_dagster import instance
+from virnuc_dagster import home_storage
 from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointMissingError
 from virnuc_dagster.cli import main
 from virnuc_dagster.definitions import build_definitions
-from virnuc_dagster.home_storage import HomeStorage
-from virnuc_dagster.io_manager import CheckpointIOManager
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.home.written_by import PROCESS_TAG
+from virnuc_dagster.orchestration import instance
+from virnuc_dagster.orchestration.home_storage import HomeInstance, HomeStorage
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.writer import PROCESS_TAG
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_assets_and_their_partitions(tmp_path):
@@ -90,10 +91,11 @@ def test_the_root_instance_file_differs_only_in_where_things_lie():
 
     assert {name: root[name] for name in home} == home
     assert root.keys() - home.keys() == {"storage", "local_artifact_storage", "compute_logs"}
-    assert (root["storage"]["custom"]["module"], root["storage"]["custom"]["class"]) == (
-        HomeStorage.__module__,
-        "HomeStorage",
-    )
+    custom, instance_class = root["storage"]["custom"], home["instance_class"]
+    # The module's name stands in the `dagster.yaml` of every home that there is.
+    assert custom == {**custom, "module": "virnuc_dagster.home_storage", "class": "HomeStorage"}
+    assert instance_class == {"module": "virnuc_dagster.home_storage", "class": "HomeInstance"}
+    assert (home_storage.HomeStorage, home_storage.HomeInstance) == (HomeStorage, HomeInstance)
 
 
 def test_whoever_changes_the_instance_file_says_so():

@@ -2,7 +2,8 @@
 
 import dagster as dg
 import pytest
-from automation_kit import Platform, flip_a_bit, sequences
+from kits.automation import Platform, sequences
+from kits.damage import flip_a_bit
 
 CHECKS = {
     "sequence_batch": ("integrity",),

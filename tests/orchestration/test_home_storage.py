@@ -11,15 +11,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
-from automation_kit import Platform, sequences
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from kits.automation import Platform, sequences
 from sqlalchemy import event
 
-from virnuc_dagster.home_storage import HomeEventLog, HomeInstance
-from virnuc_dagster.instance import open_instance
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.orchestration.home_storage import HomeEventLog, HomeInstance
+from virnuc_dagster.orchestration.instance import open_instance
 
 STAGES = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")
 
@@ -120,8 +120,8 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     import dagster as dg
-    from virnuc_dagster.instance import open_instance
-    from virnuc_dagster.settings import Settings
+    from virnuc_dagster.orchestration.instance import open_instance
+    from virnuc_dagster.home.settings import Settings
 
     with open_instance(Settings(home=Path(sys.argv[1]))) as instance:
         for number in range(50):

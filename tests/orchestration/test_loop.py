@@ -7,14 +7,15 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from automation_kit import Platform, flip_a_bit, sequences
+from kits.automation import Platform, sequences
+from kits.damage import flip_a_bit
 
-from virnuc_dagster.automation import take_in
-from virnuc_dagster.automation.backfill import Survey, _is_test
-from virnuc_dagster.automation.steps import failure_reason
 from virnuc_dagster.checkpoints.errors import StorageError
 from virnuc_dagster.cli import main
 from virnuc_dagster.models.bundle import open_bundle
+from virnuc_dagster.orchestration.automation import take_in
+from virnuc_dagster.orchestration.automation.backfill import Survey, _is_test
+from virnuc_dagster.orchestration.automation.steps import failure_reason
 from virnuc_dagster.stages.batch import SEQUENCES
 from virnuc_dagster.stages.shards import EmbeddingStage
 

@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-from automation_kit import Platform, sequences
+from kits.automation import Platform, sequences
 
-from virnuc_dagster.binding import accept_store
 from virnuc_dagster.cli import main
-from virnuc_dagster.losses import find_losses
+from virnuc_dagster.home.binding import accept_store
+from virnuc_dagster.orchestration.losses import find_losses
 from virnuc_dagster.stages.batch import SEQUENCES
 
 STAGES = ("sequences", "frames", "sequence_batch", "dnabert_s_embeddings", "esm2_embeddings", "predictions")

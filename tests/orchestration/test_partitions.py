@@ -4,12 +4,12 @@ import json
 
 import dagster as dg
 import pytest
-from automation_kit import Platform, sequences
+from kits.automation import Platform, sequences
 
 from virnuc_dagster.cli import main
-from virnuc_dagster.instance import open_instance
-from virnuc_dagster.partitions import Registered, register_shards
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.orchestration.instance import open_instance
+from virnuc_dagster.orchestration.partitions import Registered, register_shards
 from virnuc_dagster.stages.batch import SEQUENCES
 
 

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
 import pytest
-from pipeline_kit import Call, Home
+from kits.pipeline import Call, Home
 
 
 @pytest.fixture

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from pipeline_kit import Call, Home
-from test_failure import flip_a_byte
+from kits.damage import flip_a_bit
+from kits.pipeline import Call, Home
 
-from virnuc_dagster import definitions, instance
+from virnuc_dagster import definitions
 from virnuc_dagster.cli.app import main
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.orchestration import instance
+from virnuc_dagster.orchestration.runs import Runner
 from virnuc_dagster.report import paths
-from virnuc_dagster.runs import Runner
-from virnuc_dagster.settings import Settings
 
 STAGES = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")
 SEQUENCE = "GCAGCCACGGCGCACGGC" * 40  # without a T there is no stop codon: every frame is open
@@ -75,7 +76,8 @@ def test_nothing_that_computes_is_imported(again):
     home, _ = again
     code = (
         "import sys; from virnuc_dagster.cli.app import main; main(sys.argv[1:]);"
-        "print([m for m in ('torch', 'sklearn', 'scipy', 'transformers', 'virnuc_dagster.runs') if m in sys.modules])"
+        "heavy = ('torch', 'sklearn', 'scipy', 'transformers', 'virnuc_dagster.orchestration.runs');"
+        "print([m for m in heavy if m in sys.modules])"
     )
     command = home.command("--quiet", "--shard-size", "4", source=home.root / "tiny.fa")[3:]
 
@@ -102,7 +104,7 @@ def of_other_checkpoints(folder: Path) -> None:
     "spoil",
     [
         cut_a_table,
-        lambda folder: flip_a_byte(folder / paths.HTML),
+        lambda folder: flip_a_bit(folder / paths.HTML),
         lambda folder: (folder / paths.WINDOWS).unlink(),
         lambda folder: (folder / paths.SEAL).unlink(),
         of_another_program,
@@ -123,7 +125,7 @@ def test_a_report_that_is_not_as_it_was_written_is_made_again(spoil, again, ran)
 @pytest.mark.parametrize("stage", ["sequences", "sequence_batch", "predictions"])
 def test_damage_behind_a_sealed_report_is_found(stage, again, capsys):
     home, _ = again
-    flip_a_byte(next((home.store / stage).glob("*/*.pt")))
+    flip_a_bit(next((home.store / stage).glob("*/*.pt")))
 
     assert call(home).code == 3
     assert "digest differs" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from pipeline_kit import DEMO, SHARDS
+from kits.pipeline import DEMO, SHARDS
 from safetensors.numpy import load_file, save_file
 
 from virnuc_dagster.models.bundle import open_bundle

@@ -6,16 +6,11 @@ import shutil
 import subprocess
 
 import torch
-from pipeline_kit import SHARDS
+from kits.damage import flip_a_bit
+from kits.pipeline import SHARDS
 
 from virnuc_dagster.checkpoints.format import Sink, serialise
 from virnuc_dagster.report import paths
-
-
-def flip_a_byte(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0x10
-    path.write_bytes(bytes(data))
 
 
 def verdicts(call):
@@ -30,7 +25,7 @@ def test_a_damaged_shard_is_named_and_the_others_finish(home, unbroken):
             if path.is_file():
                 path.unlink()
     (damaged,) = (home.store / "frames").glob("*/*__0003.*.pt")
-    flip_a_byte(damaged)
+    flip_a_bit(damaged)
 
     broken = home.predict()
 
@@ -92,7 +87,7 @@ def test_skipping_validation_hands_out_what_the_digest_would_refuse(home):
 def test_damaged_sequences_are_named_and_read_again_on_request(home, unbroken):
     home.predict()
     (path,) = (home.store / "sequences").glob("*/*.pt")
-    flip_a_byte(path)
+    flip_a_bit(path)
 
     refused = home.predict("--quiet")
     repaired = home.predict("--force-resume")

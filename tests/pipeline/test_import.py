@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from pipeline_kit import SHARD_SIZE, SHARDS, Home
+from kits.pipeline import SHARD_SIZE, SHARDS, Home
 
 from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.cli import main

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from pipeline_kit import DEMO
+from kits.pipeline import DEMO
 
 from virnuc_dagster.cli import main
 from virnuc_dagster.report import paths

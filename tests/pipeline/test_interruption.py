@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from pipeline_kit import SHARDS
+from kits.pipeline import SHARDS
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from report_kit import data_of
+from kits.report import data_of
 
 from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.cli import main

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.planning import sizing
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.sequences.sampling import estimate_file
-from virnuc_dagster.stages import sizing
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES, add_sequences, build_batch
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS

@@ -12,14 +12,14 @@ import pytest
 
 pytest.importorskip("dagster_postgres", reason="needs the extra [postgres]")
 import dagster as dg
-from pipeline_kit import SHARDS, Call, Home
-from ports_kit import free_port
-from postgres_kit import PASSWORD, Postgres, server
-from ui_kit import running
+from kits.pipeline import SHARDS, Call, Home
+from kits.ports import free_port
+from kits.postgres import PASSWORD, Postgres, server
+from kits.ui import running
 
 from virnuc_dagster.cli import main
-from virnuc_dagster.instance import InstanceError, open_instance
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.orchestration.instance import InstanceError, open_instance
 
 SHARD_ASSETS = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")
 
@@ -150,7 +150,8 @@ def test_what_is_missing_is_named(database, tmp_path, capsys, monkeypatch):
 
 
 def test_a_wrong_password_is_a_named_error(database, tmp_path):
-    code = "from virnuc_dagster.settings import Settings; from virnuc_dagster.instance import open_instance\n"
+    code = "from virnuc_dagster.home.settings import Settings\n"
+    code += "from virnuc_dagster.orchestration.instance import open_instance\n"
     code += f"with open_instance(Settings(home={str(tmp_path)!r})): pass"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_kit import content, many
+from kits.report import content, many
 
 from virnuc_dagster.report import multiqc, paths
 

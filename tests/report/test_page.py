@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from report_kit import content, data_of, many, page, scored
+from kits.report import content, data_of, many, page, scored
 
 from virnuc_dagster.report.rows import ID_MAX, NO_PROBABILITY, NO_SCORE, PageRows
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from report_kit import scored
+from kits.report import scored
 
 from virnuc_dagster.report import paths
 from virnuc_dagster.report.tables import COLUMNS, lines, sequence_row

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from report_kit import content, many, scored
+from kits.report import content, many, scored
 
 from virnuc_dagster.checkpoints import NoSpaceError
 from virnuc_dagster.classify.consensus import FrameScore, score_sequence, score_windows

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from ports_kit import free_port
-from s3_kit import Way, service
+from kits.ports import free_port
+from kits.s3 import Way, service
 
 
 @pytest.fixture(scope="module")

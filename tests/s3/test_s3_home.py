@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
-from pipeline_kit import SHARDS, Call, Home
-from s3_kit import SECRET, Way, client_environment, new_bucket
+from kits.pipeline import SHARDS, Call, Home
+from kits.s3 import SECRET, Way, client_environment, new_bucket
 
 from virnuc_dagster.checkpoints import Level, open_store
 from virnuc_dagster.cli import main
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.audit import COMPUTED
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.upkeep.audit import COMPUTED
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import json
 import pytest
 
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
-from automation_kit import Platform, sequences
-from s3_kit import environment, new_bucket, service
+from kits.automation import Platform, sequences
+from kits.s3 import environment, new_bucket, service
 from upath import UPath
 
 from virnuc_dagster.stages.batch import SEQUENCES

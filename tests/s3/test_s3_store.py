@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
 import torch
-from s3_kit import SECRET, Way, client_environment, new_bucket
+from kits.s3 import SECRET, Way, client_environment, new_bucket
 
 from virnuc_dagster.checkpoints import (
     CheckpointKey,

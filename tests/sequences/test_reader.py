@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from sequences_kit import bgzf, with_another_subfield
+from kits.sequences import bgzf, with_another_subfield
 
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.sequences import streams

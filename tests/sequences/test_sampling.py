@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
-from sequences_kit import bgzf
+from kits.sequences import bgzf
 
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.sequences.reader import read_sequences

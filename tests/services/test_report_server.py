@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from virnuc_dagster.report_server import ADDRESS_VARIABLE, serve
+from virnuc_dagster.services.report_server import ADDRESS_VARIABLE, serve
 
 
 @pytest.fixture

@@ -16,19 +16,19 @@ from unittest import mock
 
 import dagster as dg
 import pytest
-from automation_kit import Platform, sequences
-from ports_kit import free_port
+from kits.automation import Platform, sequences
+from kits.ports import free_port
 
-from virnuc_dagster.automation.alerts import post
 from virnuc_dagster.cli import main, up
 from virnuc_dagster.cli.signals import Interrupted, interruptible
-from virnuc_dagster.instance import clear_dead_runs, open_instance
-from virnuc_dagster.journal import Journal
-from virnuc_dagster.ledger import Fingerprint, Ledger
-from virnuc_dagster.locks import AlreadyRunningError, only_one
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.supervisor import Service, ServiceError, ending_signals, supervise
-from virnuc_dagster.writer import HOST_TAG, PID_TAG, STARTED_TAG, process_tags
+from virnuc_dagster.home.journal import Journal
+from virnuc_dagster.home.locks import AlreadyRunningError, only_one
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.home.written_by import HOST_TAG, PID_TAG, STARTED_TAG, process_tags
+from virnuc_dagster.inbox.ledger import Fingerprint, Ledger
+from virnuc_dagster.orchestration.automation.alerts import post
+from virnuc_dagster.orchestration.instance import clear_dead_runs, open_instance
+from virnuc_dagster.services.supervisor import Service, ServiceError, ending_signals, supervise
 
 
 @dg.job
@@ -139,7 +139,7 @@ def test_a_run_that_finished_and_ended_meanwhile_is_not_marked_failed(tmp_path, 
             instance.report_dagster_event(succeeded, run.run_id)
             return True
 
-        monkeypatch.setattr("virnuc_dagster.instance.process_is_gone", ends)
+        monkeypatch.setattr("virnuc_dagster.orchestration.instance.process_is_gone", ends)
         clear_dead_runs(instance, print)
         assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.SUCCESS
 
@@ -279,7 +279,9 @@ class Late:
         """The names that one tick tells of, with the time moved on by so many hours."""
         told = len(self.received)
         context = dg.build_sensor_context(instance=self.platform.instance, cursor=self.cursor)
-        with mock.patch("virnuc_dagster.automation.alerts.time.time", return_value=time.time() + after_hours * 3_600):
+        with mock.patch(
+            "virnuc_dagster.orchestration.automation.alerts.time.time", return_value=time.time() + after_hours * 3_600
+        ):
             found = self.platform.definitions.resolve_sensor_def("late_alert").evaluate_tick(context)
         assert found.run_requests == []
         self.cursor = found.cursor

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torture_kit import random_kills
+from kits.torture import random_kills
 
 from virnuc_dagster.checkpoints import LocalStore, StorageError
 from virnuc_dagster.classify.head import Head, predict

@@ -8,7 +8,7 @@ import time
 import zipfile
 
 import pytest
-from torture_kit import FOLDER, KEY, RECORD, payload, save, version_at
+from kits.torture import FOLDER, KEY, RECORD, payload, save, version_at
 
 from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointError, Level, LocalStore, archive
 from virnuc_dagster.errors import VirnucError

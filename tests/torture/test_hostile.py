@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import ALWAYS, CHECKED, VALUES, cases
-from torture_kit import FOLDER, KEY, RECORD, save
+from kits.hostile import ALWAYS, CHECKED, VALUES, cases
+from kits.torture import FOLDER, KEY, RECORD, save
 
 from virnuc_dagster.checkpoints import CheckpointError, CommitRecord, Level, LocalStore
 from virnuc_dagster.checkpoints import validate as validate_module

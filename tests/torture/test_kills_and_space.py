@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torture_kit import (
+from kits.torture import (
     FULL,
     KEY,
     RECORD,
@@ -56,7 +56,7 @@ FRESH = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from torture_kit import version_at
+from kits.torture import version_at
 print(version_at(Path(sys.argv[1])))
 """
 

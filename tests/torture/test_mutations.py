@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from torture_kit import needs
+from kits.torture import needs
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "virnuc_dagster"
@@ -85,6 +85,10 @@ MUTANTS = [
 ]  # fmt: skip
 
 
+def source_file(package: Path, module: str) -> Path:
+    return package / ("" if module == "files" else "checkpoints") / f"{module}.py"
+
+
 def run_in_fork(package: Path, killer: str, log: Path) -> int:
     """Run one test on another copy of the package, in a fork that has imported torch already."""
     child = os.fork()
@@ -120,7 +124,7 @@ def package(tmp_path) -> Path:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.place)
 def test_taking_it_out_is_noticed(mutant, package, tmp_path):
     needs("strace")
-    module = package / "checkpoints" / f"{mutant.place.split(':')[0]}.py"
+    module = source_file(package, mutant.place.split(":")[0])
     source = module.read_text()
     assert source.count(mutant.old) == 1, f"{mutant.old!r} stands {source.count(mutant.old)} times in {module.name}"
     module.write_text(source.replace(mutant.old, mutant.new))
@@ -153,7 +157,7 @@ CALLS = {
 def places() -> set[str]:
     found = set()
     for module, functions in FUNCTIONS.items():
-        for node in ast.walk(ast.parse((PACKAGE / "checkpoints" / f"{module}.py").read_text())):
+        for node in ast.walk(ast.parse(source_file(PACKAGE, module).read_text())):
             if isinstance(node, ast.FunctionDef) and node.name in functions:
                 if module == "medium" and "Path" not in ast.unparse(node.args):
                     continue  # the protocol, which has no code
@@ -172,7 +176,7 @@ def test_every_place_has_a_mutant():
 
 def test_an_oversized_file_is_not_read(tmp_path, monkeypatch):
     """The record bounds what is read: a file that grew is refused by its size."""
-    from torture_kit import FOLDER, KEY, save
+    from kits.torture import FOLDER, KEY, save
 
     from virnuc_dagster.checkpoints import CheckpointDamagedError, LocalStore
     from virnuc_dagster.checkpoints.medium import LocalMedium

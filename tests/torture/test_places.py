@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torture_kit import (
+from kits.torture import (
     FOLDER,
     KEY,
     RECORD,

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from power_model import Call, Disk, disk_of, parse
-from test_system_calls import OPERATIONS
-from torture_kit import CHANGING, FINISHED, FOLDER, KEY, assert_swept_clean, needs, run_victim, save, version_at
+from kits.operations import OPERATIONS
+from kits.power_model import Call, Disk, disk_of, parse
+from kits.torture import CHANGING, FINISHED, FOLDER, KEY, assert_swept_clean, needs, run_victim, save, version_at
 
 from virnuc_dagster.checkpoints import CheckpointError
 

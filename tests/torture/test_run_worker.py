@@ -13,14 +13,14 @@ from importlib.resources import files
 
 import psutil
 import pytest
-from pipeline_kit import DEMO, SHARD_SIZE, SHARDS, Home
-from ui_kit import running
+from kits.pipeline import DEMO, SHARD_SIZE, SHARDS, Home
+from kits.ui import running
 
 from virnuc_dagster.cli import main
-from virnuc_dagster.instance import clear_dead_runs, open_instance
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.home.written_by import PID_TAG as PROCESS_TAG
+from virnuc_dagster.orchestration.instance import clear_dead_runs, open_instance
 from virnuc_dagster.report import paths
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.writer import PID_TAG as PROCESS_TAG
 
 STAGES = ("dnabert_s_embeddings", "esm2_embeddings", "predictions")
 RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"

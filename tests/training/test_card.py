@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from training_kit import records, tiny_options
+from kits.training import records, tiny_options
 
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.run import Wanted, train_all

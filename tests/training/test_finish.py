@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from training_kit import CLOSED, records, tiny_options
+from kits.training import CLOSED, records, tiny_options
 
 from virnuc_dagster.classify.head import Head
 from virnuc_dagster.errors import InputError

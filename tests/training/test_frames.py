@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from training_kit import CLOSED, genome, records
+from kits.training import CLOSED, genome, records
 
 from virnuc_dagster.embedding.esm2 import tokenize_protein
 from virnuc_dagster.training.frames import balanced_weights, frames_of

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from training_kit import records
+from kits.training import records
 
 from virnuc_dagster.classify.head import Head, predict
 from virnuc_dagster.training.finish import Part

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_kit import records, tiny_options
+from kits.training import records, tiny_options
 
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.data import Data, fingerprint
@@ -138,7 +138,7 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-import training_kit
+from kits import training as training_kit
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.run import Wanted, train_all
 train_all(training_kit.records(), training_kit.tiny_options(160), Wanted(Path(sys.argv[2]), "test"), Progress())

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from training_kit import records, write
+from kits.training import records, write
 
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.training.data import Data

@@ -2,7 +2,7 @@ from collections import defaultdict
 
 from hypothesis import given
 from hypothesis import strategies as st
-from training_kit import records
+from kits.training import records
 
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.training.records import Record

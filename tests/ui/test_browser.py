@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_kit import chromium, needs_chromium
-from ui_kit import Web, running
+from kits.browser import chromium, needs_chromium
+from kits.ui import Web, running
 
 ASSETS = ("sequence_batch", "dnabert_s_embeddings", "esm2_embeddings", "predictions", "batch_report", "store_audit")
 OPEN_GROUPS = ",".join(f"global@global:{group}" for group in ("sequences", "embeddings", "verdicts", "operations"))

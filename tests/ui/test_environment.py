@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from ui_kit import running
+from kits.ui import running
 
 #: What the processes of `virnuc up` and their runs import, of Dagster's, of torch's and of ours.
 MODULES = ("gql", "sqlalchemy", "dagster", "torch", "numpy", "yaml", "click", "grpc", "starlette")

@@ -3,8 +3,8 @@
 import time
 
 import pytest
-from browser_kit import chromium, needs_chromium, open_report
-from report_kit import content, many, page, scored
+from kits.browser import chromium, needs_chromium, open_report
+from kits.report import content, many, page, scored
 
 from virnuc_dagster.classify.consensus import Source, WindowScore, score_sequence
 

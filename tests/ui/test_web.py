@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ui_kit import ASSETS, LAUNCH, Web, running
+from kits.ui import ASSETS, LAUNCH, Web, running
 
 from virnuc_dagster.cli import main
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from virnuc_dagster.stages.health import check_embeddings
+from virnuc_dagster.upkeep.health import check_embeddings
 
 FRAME = "ACGTTGCAAC" * 49
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.backends import BackendError, require_backend
-from virnuc_dagster.checkpoints.files import exclusive, remove_abandoned
+from virnuc_dagster.files import exclusive, remove_abandoned
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 #: Results are records of a few kilobytes, so this is plenty; Ray would reserve a third of the memory.

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, CheckpointError, CheckpointIncompatibleError
-from virnuc_dagster.checkpoints.files import TEMPORARY_SUFFIX
 from virnuc_dagster.checkpoints.format import QUARANTINE, RECORD_BYTES_MAX, RECORD_SUFFIX, CommitRecord
 from virnuc_dagster.checkpoints.legacy import read_legacy
 from virnuc_dagster.checkpoints.store import Store, read_record
 from virnuc_dagster.checkpoints.validate import Level, check_size, read_payload, shape_of
+from virnuc_dagster.files import TEMPORARY_SUFFIX
 
 _CONTENT_ADDRESS = re.compile(r"\.([0-9a-f]{16})\.pt$")
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 from virnuc_dagster.checkpoints.archive import Buffer
 from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, StorageError, typed_os_errors
-from virnuc_dagster.checkpoints.files import (
+from virnuc_dagster.files import (
     exclusive,
     fsync_folder,
     make_folder,

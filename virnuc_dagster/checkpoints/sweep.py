@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from virnuc_dagster.checkpoints.errors import CheckpointError, StorageError
-from virnuc_dagster.checkpoints.files import TEMPORARY_SUFFIX
 from virnuc_dagster.checkpoints.format import QUARANTINE, RECORD_SUFFIX, CommitRecord
 from virnuc_dagster.checkpoints.medium import Medium
 from virnuc_dagster.checkpoints.protocol import Swept
+from virnuc_dagster.files import TEMPORARY_SUFFIX
 
 
 @dataclass(frozen=True)

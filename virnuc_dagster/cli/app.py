@@ -25,8 +25,8 @@ from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
 from virnuc_dagster.cli.train import train
 from virnuc_dagster.cli.up import up
-from virnuc_dagster.database import database_refusal, is_out_of_space
 from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.orchestration.database import database_refusal, is_out_of_space
 
 _EXAMPLES = """\b
 Examples:
@@ -116,7 +116,7 @@ def _postgres_error(error: BaseException) -> str:
     """What Postgres said; asked only where Postgres is in use."""
     if "psycopg2" not in sys.modules:
         return ""
-    from virnuc_dagster.instance import postgres_error
+    from virnuc_dagster.orchestration.instance import postgres_error
 
     return postgres_error(error)
 

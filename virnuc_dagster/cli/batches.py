@@ -12,10 +12,10 @@ from virnuc_dagster.cli.inputs import Source
 from virnuc_dagster.cli.options import batch_argument, home_option, reading_option
 from virnuc_dagster.cli.tables import print_table, printable
 from virnuc_dagster.errors import InputError, VirnucError
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
 
 if TYPE_CHECKING:
-    from virnuc_dagster.losses import Losses
+    from virnuc_dagster.orchestration.losses import Losses
 
 
 @click.group()
@@ -36,13 +36,13 @@ Examples:
 @home_option
 def add(inputs: tuple[Path, ...], **flags: Any) -> int:
     """Read files, cut them into frames and shards, and register those; nothing is embedded yet."""
-    from virnuc_dagster.binding import open_bound_store
     from virnuc_dagster.definitions import build_definitions
-    from virnuc_dagster.instance import open_instance
+    from virnuc_dagster.home.binding import open_bound_store
+    from virnuc_dagster.home.origins import note_origin
     from virnuc_dagster.models.bundle import open_bundle
-    from virnuc_dagster.runs import Runner
+    from virnuc_dagster.orchestration.instance import open_instance
+    from virnuc_dagster.orchestration.runs import Runner
     from virnuc_dagster.stages.batch import add_sequences
-    from virnuc_dagster.stages.origins import note_origin
 
     settings = Settings.read(**flags)
     store = open_bound_store(settings)
@@ -81,8 +81,8 @@ Examples:
 def list_batches(as_json: bool, **flags: Any) -> int:
     """Every batch of this home: sequences, frames, shards, and how many shards have predictions."""
     from virnuc_dagster.checkpoints import open_store
-    from virnuc_dagster.ledger import Ledger
-    from virnuc_dagster.losses import describe, remedy
+    from virnuc_dagster.inbox.ledger import Ledger
+    from virnuc_dagster.orchestration.losses import describe, remedy
     from virnuc_dagster.stages.batch import SEQUENCES
 
     settings = Settings.read(**flags)
@@ -133,7 +133,7 @@ Examples:
 @home_option
 def show(batch: str, as_json: bool, **flags: Any) -> int:
     """What is stored of one BATCH (its key, or a beginning of it that fits no other)."""
-    from virnuc_dagster.binding import check_store
+    from virnuc_dagster.home.binding import check_store
 
     settings = Settings.read(**flags)
     store = check_store(settings)
@@ -156,11 +156,11 @@ Examples:
 @home_option
 def remove(batch: str, yes: bool, **flags: Any) -> int:
     """Remove one BATCH (its whole key): stored results, partitions, report. A line in removed_batches.jsonl stays."""
-    from virnuc_dagster.binding import check_store
-    from virnuc_dagster.instance import clear_dead_runs, open_instance
-    from virnuc_dagster.ledger import Ledger
-    from virnuc_dagster.partitions import forget_batch, runs_at_work
-    from virnuc_dagster.stages.removal import batch_files, remove_batch
+    from virnuc_dagster.home.binding import check_store
+    from virnuc_dagster.inbox.ledger import Ledger
+    from virnuc_dagster.orchestration.instance import clear_dead_runs, open_instance
+    from virnuc_dagster.orchestration.partitions import forget_batch, runs_at_work
+    from virnuc_dagster.upkeep.removal import batch_files, remove_batch
 
     settings = Settings.read(**flags)
     store = check_store(settings)
@@ -195,8 +195,8 @@ def retry(batch: str, **flags: Any) -> int:
 
     Partitions of its shards that were deleted in the web UI, or added there, are put right at once.
     """
-    from virnuc_dagster.binding import check_store
-    from virnuc_dagster.ledger import Ledger
+    from virnuc_dagster.home.binding import check_store
+    from virnuc_dagster.inbox.ledger import Ledger
 
     settings = Settings.read(**flags)
     store = check_store(settings)
@@ -212,9 +212,9 @@ def retry(batch: str, **flags: Any) -> int:
 
 def _register_again(settings: Settings, store: Any, batch: str) -> bool:
     """Put a batch's partitions right; False if they were, or if it is not cut yet."""
-    from virnuc_dagster.instance import open_instance
-    from virnuc_dagster.partitions import batches as batch_partitions
-    from virnuc_dagster.partitions import register_shards
+    from virnuc_dagster.orchestration.instance import open_instance
+    from virnuc_dagster.orchestration.partitions import batches as batch_partitions
+    from virnuc_dagster.orchestration.partitions import register_shards
     from virnuc_dagster.stages.batch import BATCH
     from virnuc_dagster.stages.keys import batch_checkpoint
 
@@ -228,8 +228,8 @@ def _register_again(settings: Settings, store: Any, batch: str) -> bool:
 
 def _what_is_lost(settings: Settings, store: Any) -> tuple[str | None, "Losses"]:
     """What is wrong with the store as a whole, and what was stored once and is missing."""
-    from virnuc_dagster.binding import check_store
-    from virnuc_dagster.losses import losses_of_home
+    from virnuc_dagster.home.binding import check_store
+    from virnuc_dagster.orchestration.losses import losses_of_home
 
     try:
         check_store(settings)
@@ -260,7 +260,7 @@ def resolve_batch(settings: Settings, store: Any, name: str, *, whole: bool = Fa
     Raises:
         InputError: None, or more than one.
     """
-    from virnuc_dagster.losses import known_batches
+    from virnuc_dagster.orchestration.losses import known_batches
     from virnuc_dagster.stages.batch import SEQUENCES
     from virnuc_dagster.stages.keys import slug
 
@@ -332,10 +332,10 @@ def _rows(store: Any, keys: Iterable[Any]) -> int:
 
 def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
     """Counts of one batch, from records alone; None where it is not cut yet."""
+    from virnuc_dagster.home.origins import origins
     from virnuc_dagster.report import paths
     from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
     from virnuc_dagster.stages.keys import batch_checkpoint
-    from virnuc_dagster.stages.origins import origins
     from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 
     summary, frames = _summary(settings, batch), store.list(FRAMES, batch)

@@ -13,7 +13,7 @@ from rich.text import Text
 from virnuc_dagster.cli.options import home_option
 from virnuc_dagster.cli.tables import output_console, print_table, size_text
 from virnuc_dagster.errors import InputError
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
 
 _LISTED_MAX = 40
 _STYLES = {"ok": "green", "damaged": "bold red", "incompatible": "bold red", "superseded": "dim", "leftover": "yellow"}
@@ -130,7 +130,7 @@ def sweep(
     yes: bool, grace_minutes: float, superseded: bool, quarantine_days: float | None, as_json: bool, **flags: Any
 ) -> int:
     """Remove what dead writers left in this home's store, and what you say you no longer need."""
-    from virnuc_dagster.binding import check_store
+    from virnuc_dagster.home.binding import check_store
 
     store = check_store(Settings.read(**flags))
     swept = store.sweep(
@@ -166,7 +166,7 @@ def accept(yes: bool, **flags: Any) -> int:
 
     What is missing then is named by `virnuc batches list` and by the audit until it is computed again or removed.
     """
-    from virnuc_dagster.binding import StoreGoneError, accept_store, check_store
+    from virnuc_dagster.home.binding import StoreGoneError, accept_store, check_store
 
     settings = Settings.read(**flags)
     try:
@@ -227,15 +227,15 @@ def import_(folder: Path, batch: str, as_json: bool, **flags: Any) -> int:
     Vectors are joined to the batch's frames by id. FOLDER is searched for files such as output_1_DNABERT_S.pt,
     output_1_ESM.pt and output_1_merged.pt; they stay as they are.
     """
-    from virnuc_dagster.binding import open_bound_store
     from virnuc_dagster.cli.batches import note, resolve_batch
     from virnuc_dagster.definitions import build_definitions
-    from virnuc_dagster.instance import open_instance
+    from virnuc_dagster.home.binding import open_bound_store
+    from virnuc_dagster.home.written_by import writer
     from virnuc_dagster.models.bundle import open_bundle
-    from virnuc_dagster.runs import Runner
-    from virnuc_dagster.stages.adopt import adopt
+    from virnuc_dagster.orchestration.instance import open_instance
+    from virnuc_dagster.orchestration.runs import Runner
     from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
-    from virnuc_dagster.writer import writer
+    from virnuc_dagster.upkeep.imported_embeddings import adopt
 
     settings = Settings.read(**flags)
     store = open_bound_store(settings)

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.checkpoints.files import make_folder
 from virnuc_dagster.cli.options import refuse_unwritable
 from virnuc_dagster.errors import SettingsError
+from virnuc_dagster.files import make_folder
+from virnuc_dagster.home.origins import FOLDER as ORIGINS
+from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.report import paths
 from virnuc_dagster.report.outputs import Output, write_together
-from virnuc_dagster.settings import Settings
 from virnuc_dagster.stages.keys import slug
-from virnuc_dagster.stages.origins import FOLDER as ORIGINS
 
 #: Result files that name their batch.
 _MARKS = (paths.RUN, paths.PROVENANCE, paths.SUMMARY)

@@ -15,7 +15,7 @@ import click
 from virnuc_dagster import __version__
 from virnuc_dagster.cli.options import home_option
 from virnuc_dagster.errors import VirnucError
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
 
 _PACKAGES = ("dagster", "dagster-webserver", "torch", "transformers", "tokenizers", "zstandard", "numpy")
 _LISTED_MAX = 10
@@ -95,10 +95,10 @@ def _ray(settings: Settings) -> Finding:
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:
-    from virnuc_dagster.binding import check_store
     from virnuc_dagster.checkpoints import open_store, probe_store
-    from virnuc_dagster.checkpoints.files import make_folder, temporary_file
     from virnuc_dagster.definitions import foreign_instance
+    from virnuc_dagster.files import make_folder, temporary_file
+    from virnuc_dagster.home.binding import check_store
 
     place = settings.store
     try:
@@ -125,8 +125,8 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 def _losses(settings: Settings) -> Iterator[Finding]:
     """Batches of which something is missing that was stored once."""
-    from virnuc_dagster.binding import StoreGoneError, check_store
-    from virnuc_dagster.losses import describe, losses_of_home, remedy
+    from virnuc_dagster.home.binding import StoreGoneError, check_store
+    from virnuc_dagster.orchestration.losses import describe, losses_of_home, remedy
 
     try:
         losses = losses_of_home(settings, check_store(settings))
@@ -144,7 +144,7 @@ def _losses(settings: Settings) -> Iterator[Finding]:
 
 def _instance_file(settings: Settings) -> Finding:
     """Whether a `dagster.yaml` that the user changed lacks what this version sets."""
-    from virnuc_dagster.instance import CONFIG_NAME, missing_settings
+    from virnuc_dagster.orchestration.instance import CONFIG_NAME, missing_settings
 
     path = settings.dagster_home / CONFIG_NAME
     try:

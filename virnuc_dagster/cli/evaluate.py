@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.cli.destination import Destination, Inputs, refuse_own_folders
 from virnuc_dagster.cli.inputs import Source
 from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option, reading_option, refuse_unwritable
 from virnuc_dagster.cli.predict import PredictCall
 from virnuc_dagster.cli.signals import interruptible
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.files import write_atomic
+from virnuc_dagster.home.settings import Settings
 
 if TYPE_CHECKING:
     from virnuc_dagster.sequences.reader import SequenceRecord
@@ -62,9 +62,9 @@ def evaluate(
 ) -> int:
     """Measure a bundle on labelled records: accuracy, areas, calibration, by category, with 95 % intervals."""
     # Imported late, as in the helpers: `--help` and usage errors need neither numpy nor scikit-learn.
+    from virnuc_dagster.evaluation.results import figures, floor_figures, read_results
     from virnuc_dagster.models.bundle import open_bundle
     from virnuc_dagster.sequences.labels import LabelTable, check_labels
-    from virnuc_dagster.stages.evaluation import figures, floor_figures, read_results
 
     settings = Settings.read(**flags)
     source, name, destination = Source.of(str(fasta)), _batch_name(fasta, split), None
@@ -113,7 +113,7 @@ def evaluate(
 
 def _write(output: Path, text: str, found: dict[str, Any]) -> None:
     """The figures as JSON, as tables and as pictures."""
-    from virnuc_dagster.report.evaluation import evaluation_files
+    from virnuc_dagster.evaluation.figures import evaluation_files
 
     for file, content in {_FIGURES: text.encode(), **evaluation_files(found)}.items():
         write_atomic(output / file, content)
@@ -121,7 +121,7 @@ def _write(output: Path, text: str, found: dict[str, Any]) -> None:
 
 def _destination(output: Path, settings: Settings, inputs: Inputs, *, overwrite: bool) -> Destination:
     """Where figures and predictions go, after a look at what can be refused at once."""
-    from virnuc_dagster.report.evaluation import FILES
+    from virnuc_dagster.evaluation.figures import FILES
 
     refuse_unwritable(output)
     refuse_own_folders(output, settings)

@@ -9,7 +9,7 @@ import click
 from virnuc_dagster.cli.destination import Inputs, refuse_existing_file, refuse_own_folders
 from virnuc_dagster.cli.options import batch_argument, home_option, overwrite_option
 from virnuc_dagster.errors import SettingsError
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
 
 _STAGES = ("dnabert_s_embeddings", "esm2_embeddings", "predictions", "frames", "sequences")
 _FORMATS = ("parquet", "safetensors", "h5ad", "tsv", "fasta")
@@ -36,13 +36,13 @@ the other formats are for the rest. parquet needs the package pyarrow, h5ad the 
 @home_option
 def export(batch: str, stage: str, kind: str, output: Path, overwrite: bool, as_json: bool, **flags: Any) -> int:
     """Write a stage of BATCH as one file, which appears when it is complete."""
-    from virnuc_dagster.binding import check_store
-    from virnuc_dagster.checkpoints.files import make_folder
     from virnuc_dagster.cli.batches import resolve_batch
+    from virnuc_dagster.files import make_folder
+    from virnuc_dagster.home.binding import check_store
+    from virnuc_dagster.home.origins import origins
     from virnuc_dagster.report.exports import Matrix
     from virnuc_dagster.report.exports import export as write
-    from virnuc_dagster.stages.export import FORMATS, read_for_export
-    from virnuc_dagster.stages.origins import origins
+    from virnuc_dagster.upkeep.export import FORMATS, read_for_export
 
     if kind not in FORMATS[stage]:
         raise SettingsError(f"{stage} cannot be written as {kind}", hint=f"formats of it: {', '.join(FORMATS[stage])}")

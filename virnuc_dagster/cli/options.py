@@ -36,7 +36,7 @@ _END_MARK = click.option(
 
 def complete_batch(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
     """Batch keys that a shell may complete to; nothing if the home cannot be read."""
-    from virnuc_dagster.settings import Settings
+    from virnuc_dagster.home.settings import Settings
 
     try:
         store = Settings.read(home=context.params.get("home"), store=context.params.get("store")).store

@@ -10,7 +10,7 @@ import click
 from virnuc_dagster.cli.options import compute_options, home_option, reading_option
 from virnuc_dagster.cli.tables import print_table, size_text
 from virnuc_dagster.errors import SettingsError
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
 
 
 @click.command(
@@ -50,8 +50,8 @@ def plan_facts(settings: Settings, path: Path, *, calibrate: bool) -> dict[str, 
     """
     from virnuc_dagster.checkpoints import open_store
     from virnuc_dagster.models.bundle import open_bundle
+    from virnuc_dagster.planning import sizing
     from virnuc_dagster.sequences.sampling import estimate_file
-    from virnuc_dagster.stages import sizing
     from virnuc_dagster.stages.batch import FRAMES
 
     bundle = open_bundle(settings.bundle)
@@ -88,8 +88,8 @@ def plan_facts(settings: Settings, path: Path, *, calibrate: bool) -> dict[str, 
 
 def _time(settings: Settings, bundle: Any, found: Any, shards: int, *, calibrate: bool) -> dict[str, Any]:
     """Estimated seconds from what was measured on this machine; None where nothing was."""
-    from virnuc_dagster.home import open_home
-    from virnuc_dagster.stages import calibration, sizing
+    from virnuc_dagster.home.versions import open_home
+    from virnuc_dagster.planning import calibration, sizing
     from virnuc_dagster.stages.shards import ComputeOptions
 
     device = _device(settings, measured_here=calibrate)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.destination import Destination, Inputs, refuse_own_folders, run_text, write_results
 from virnuc_dagster.cli.inputs import Source
@@ -20,14 +19,15 @@ from virnuc_dagster.cli.options import compute_options, home_option, overwrite_o
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.cli.tables import printable
 from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.files import write_atomic
+from virnuc_dagster.home.origins import note_origin
+from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.report import paths
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.origins import note_origin
 
 if TYPE_CHECKING:
     from virnuc_dagster.checkpoints import Store
     from virnuc_dagster.models.bundle import Bundle
-    from virnuc_dagster.runs import BatchRun, Runner
+    from virnuc_dagster.orchestration.runs import BatchRun, Runner
     from virnuc_dagster.stages.shards import PredictionStage, ShardStage
 
 LISTED_MAX = 40
@@ -127,7 +127,7 @@ class PredictCall:
     @cached_property
     def store(self) -> "Store":
         """The home's store."""
-        from virnuc_dagster.binding import open_bound_store
+        from virnuc_dagster.home.binding import open_bound_store
 
         return open_bound_store(self.settings)
 
@@ -159,7 +159,7 @@ class PredictCall:
             if batch in self._done:
                 return self._same(batch, source, folder, progress)
             if self.force:
-                from virnuc_dagster.runs import set_aside_damaged
+                from virnuc_dagster.orchestration.runs import set_aside_damaged
 
                 for key in set_aside_damaged(store, batch):
                     progress.note(f"{key} is damaged: set aside in {self.settings.store}/.quarantine")
@@ -219,7 +219,7 @@ class PredictCall:
 
     def _run(self, batch: str) -> "BatchRun | None":
         """Bring a batch to its report; None if it is there already, and no run was needed."""
-        from virnuc_dagster.standing import batch_stands
+        from virnuc_dagster.orchestration.standing import batch_stands
 
         if batch_stands(self._instance, self.store, self._stage, batch, self.settings.reports, self.progress):
             return None
@@ -249,7 +249,7 @@ class PredictCall:
 
     @cached_property
     def _instance(self) -> Any:
-        from virnuc_dagster.instance import clear_dead_runs, open_instance
+        from virnuc_dagster.orchestration.instance import clear_dead_runs, open_instance
 
         instance = self._opened.enter_context(open_instance(self.settings, capture=False))
         clear_dead_runs(instance, self.progress.note)
@@ -260,9 +260,9 @@ class PredictCall:
         """Runs the assets of every batch of the call."""
         from virnuc_dagster.backends.ray_pool import Pools
         from virnuc_dagster.definitions import build_definitions
-        from virnuc_dagster.io_manager import CheckpointIOManager
-        from virnuc_dagster.resources import Backends
-        from virnuc_dagster.runs import Runner
+        from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
+        from virnuc_dagster.orchestration.resources import Backends
+        from virnuc_dagster.orchestration.runs import Runner
 
         self._bundle.load_fallback()  # used last: if it cannot be used, say so before hours of work
         pools = self._opened.enter_context(closing(Pools(kept=True)))

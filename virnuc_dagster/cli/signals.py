@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from virnuc_dagster.supervisor import ending_signals
+from virnuc_dagster.services.supervisor import ending_signals
 
 
 class Interrupted(BaseException):

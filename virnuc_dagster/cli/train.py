@@ -11,8 +11,8 @@ from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.inputs import Source, readable_twice
 from virnuc_dagster.cli.options import home_option, reading_option, refuse_unwritable
 from virnuc_dagster.cli.signals import interruptible
+from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.models.bundle import open_bundle
-from virnuc_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from virnuc_dagster.models.bundle import Bundle
@@ -98,13 +98,13 @@ def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, pr
     """Embeddings of every frame of a file, by the same assets and in the same store as those of `predict`."""
     import torch
 
-    from virnuc_dagster.binding import open_bound_store
     from virnuc_dagster.definitions import build_definitions
-    from virnuc_dagster.instance import open_instance
-    from virnuc_dagster.runs import Runner
+    from virnuc_dagster.home.binding import open_bound_store
+    from virnuc_dagster.home.origins import note_origin
+    from virnuc_dagster.orchestration.instance import open_instance
+    from virnuc_dagster.orchestration.runs import Runner
     from virnuc_dagster.stages.batch import add_sequences
     from virnuc_dagster.stages.keys import shard_checkpoint
-    from virnuc_dagster.stages.origins import note_origin
     from virnuc_dagster.stages.shards import DNABERT_S, ESM2, ComputeOptions, EmbeddingStage
 
     store = open_bound_store(settings)

@@ -12,8 +12,8 @@ import click
 
 from virnuc_dagster.cli.options import home_option
 from virnuc_dagster.errors import SettingsError
-from virnuc_dagster.report_server import ADDRESS_VARIABLE
-from virnuc_dagster.settings import HOME_VARIABLE, STORE_VARIABLE, Settings
+from virnuc_dagster.home.settings import HOME_VARIABLE, STORE_VARIABLE, Settings
+from virnuc_dagster.services.report_server import ADDRESS_VARIABLE
 
 MODULE = "virnuc_dagster.definitions"
 #: A tick of a sensor or schedule may take this long; a large survey needs more than Dagster's 60 seconds.
@@ -34,12 +34,12 @@ Examples:
 @home_option
 def up(port: int, host: str, **flags: Any) -> int:
     """Run the web UI and the automation (inbox, scheduled backfill, audit) on this home; Ctrl-C ends it."""
-    from virnuc_dagster.binding import open_bound_store
-    from virnuc_dagster.instance import clear_dead_runs, open_instance
-    from virnuc_dagster.locks import only_one
+    from virnuc_dagster.home.binding import open_bound_store
+    from virnuc_dagster.home.locks import only_one
+    from virnuc_dagster.home.places import private_folder
     from virnuc_dagster.models.bundle import open_bundle
-    from virnuc_dagster.places import private_folder
-    from virnuc_dagster.supervisor import supervise
+    from virnuc_dagster.orchestration.instance import clear_dead_runs, open_instance
+    from virnuc_dagster.services.supervisor import supervise
 
     settings = Settings.read(**flags)
     open_bundle(settings.bundle)  # one that is not there is said now, not by every run
@@ -71,7 +71,7 @@ class Watch:
     """
 
     def __init__(self, instance: Any, settings: Settings, daemon: Any) -> None:
-        from virnuc_dagster.clock import Clock
+        from virnuc_dagster.orchestration.clock import Clock
 
         self.instance, self.settings, self.daemon = instance, settings, daemon
         self._clock = Clock()
@@ -88,8 +88,8 @@ class Watch:
         _clear_dead_runs(self.instance)
 
     def _set_right(self) -> None:
-        from virnuc_dagster.clock import in_words, set_right
-        from virnuc_dagster.journal import Journal
+        from virnuc_dagster.home.journal import Journal
+        from virnuc_dagster.orchestration.clock import in_words, set_right
 
         with _told("times in the future could not be looked for"):
             if seconds := set_right(self.instance, self.settings.home):
@@ -106,7 +106,7 @@ def _clear_dead_runs(instance: Any) -> None:
     Dagster's code server does that itself, but the thread that does ends for good at the first error, such as a full
     disk: the run would count as started, and every later one wait for it, until `virnuc up` is started anew.
     """
-    from virnuc_dagster.instance import clear_dead_runs
+    from virnuc_dagster.orchestration.instance import clear_dead_runs
 
     with _told("dead runs could not be looked for"):
         clear_dead_runs(instance, note)
@@ -146,7 +146,7 @@ def environment(settings: Settings, folder: Path, reports_url: str) -> dict[str,
 
 def services(folder: Path, host: str, port: int, env: Mapping[str, str]) -> list[Any]:
     """The three processes, joined by a socket in `folder`; the daemon is the last."""
-    from virnuc_dagster.supervisor import Service
+    from virnuc_dagster.services.supervisor import Service
 
     socket_path, workspace = folder / "code.sock", folder / "workspace.yaml"
     workspace.write_text(f"load_from:\n  - grpc_server:\n      socket: {socket_path}\n      location_name: {MODULE}\n")
@@ -172,9 +172,9 @@ def services(folder: Path, host: str, port: int, env: Mapping[str, str]) -> list
 
 def report_service(arguments: list[str], env: Mapping[str, str]) -> Any:
     """The process that the UI's links to reports lead to."""
-    from virnuc_dagster.supervisor import Service
+    from virnuc_dagster.services.supervisor import Service
 
-    command = [sys.executable, "-m", "virnuc_dagster.report_server", *arguments]
+    command = [sys.executable, "-m", "virnuc_dagster.services.report_server", *arguments]
     return Service("report server", command, environment=env)
 
 

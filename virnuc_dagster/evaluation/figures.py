@@ -22,7 +22,7 @@ FILES = ("roc.svg", "reliability.svg", "categories.svg")
 
 
 def evaluation_files(found: Mapping[str, Any]) -> dict[str, bytes]:
-    """File name -> SVG, of what `stages.evaluation.figures` found."""
+    """File name -> SVG, of what `evaluation.results.figures` found."""
     drawn = (roc_svg(found), reliability_svg(found), categories_svg(found))
     return {name: text.encode() for name, text in zip(FILES, drawn, strict=True)}
 

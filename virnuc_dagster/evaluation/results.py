@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnuc_dagster.classify.consensus import Source
-from virnuc_dagster.classify.evaluation import Rows, section, verdicts
-from virnuc_dagster.classify.floor import cut, floor_scores
-from virnuc_dagster.classify.metrics import measure
 from virnuc_dagster.classify.roll_up import ROLL_UPS
+from virnuc_dagster.evaluation.baseline import cut, floor_scores
+from virnuc_dagster.evaluation.metrics import measure
+from virnuc_dagster.evaluation.sections import Rows, section, verdicts
 from virnuc_dagster.report import paths, tables
 from virnuc_dagster.sequences.labels import Label
 
@@ -61,7 +61,7 @@ def figures(
 
     Returns:
         `open_windows`, `no_frame_windows`, `all_windows`, `sequences`, and `sequences_without_fallback`, which tells
-        what the fallback is worth; each as `classify.evaluation.section` makes it, `sequences` with `verdicts`.
+        what the fallback is worth; each as `evaluation.sections.section` makes it, `sequences` with `verdicts`.
     """
     virus, others = _numbers(windows["score_virus"]), _numbers(windows["score_others"])
     counted = np.array(windows["counted"], dtype=np.str_) == str(True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnuc_dagster.classify.consensus import Verdict
-from virnuc_dagster.classify.metrics import intervals, measure, reliability, roc
+from virnuc_dagster.evaluation.metrics import intervals, measure, reliability, roc
 
 CUT = 0.5
 """Scores from here on count as `virus`."""

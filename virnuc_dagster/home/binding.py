@@ -14,11 +14,11 @@ from typing import Any
 
 from virnuc_dagster.checkpoints import Store, open_store
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
 from virnuc_dagster.checkpoints.medium import LocalMedium
 from virnuc_dagster.errors import VirnucError
-from virnuc_dagster.home import open_home
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.files import exclusive, make_folder, write_atomic
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.home.versions import open_home
 
 STORE_FILE, STORES_FILE = "store.json", "stores.json"
 STORE_FORMAT, STORES_FORMAT = "virnuc-store", "virnuc-stores"
@@ -37,7 +37,7 @@ def open_bound_store(settings: Settings) -> Store:
         HomeError, StorageError: Home or store cannot be read or written.
         InstanceError: Dagster's databases cannot lie in this home.
     """
-    from virnuc_dagster.instance import check_path  # imports Dagster, as does whoever writes into a home
+    from virnuc_dagster.orchestration.instance import check_path  # imports Dagster, as does whoever writes into a home
 
     check_path(settings)
     open_home(settings.home)

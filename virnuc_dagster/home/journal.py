@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.checkpoints import StorageError
-from virnuc_dagster.checkpoints.files import make_folder
+from virnuc_dagster.files import make_folder
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
+from virnuc_dagster.files import exclusive, make_folder, write_atomic
 from virnuc_dagster.sequences.measured import InputFacts
 
 FOLDER = "origins"

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from virnuc_dagster.checkpoints.files import exclusive, remove_abandoned
 from virnuc_dagster.errors import SettingsError
+from virnuc_dagster.files import exclusive, remove_abandoned
 
 #: A socket's path may have 107 bytes, of which `/virnuc-up-XXXXXXXX/code.sock` takes 29.
 _LENGTH_MAX = 78

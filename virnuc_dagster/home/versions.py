@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from virnuc_dagster.checkpoints.files import make_folder, write_atomic
 from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.files import make_folder, write_atomic
 
 HOME_FILE = "home.json"
 HOME_FORMAT = "virnuc-home"

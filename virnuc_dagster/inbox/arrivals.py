@@ -18,13 +18,13 @@ from typing import BinaryIO
 
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore, Level
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.checkpoints.files import exclusive, make_folder, remove_abandoned, write_atomic
 from virnuc_dagster.errors import InputError, VirnucError
-from virnuc_dagster.ledger import Fingerprint, Ledger
+from virnuc_dagster.files import exclusive, make_folder, remove_abandoned, write_atomic
+from virnuc_dagster.home.origins import note_origin
+from virnuc_dagster.inbox.ledger import Fingerprint, Ledger
 from virnuc_dagster.sequences.measured import InputFacts
 from virnuc_dagster.stages.batch import SEQUENCES, add_sequences
 from virnuc_dagster.stages.keys import batch_checkpoint
-from virnuc_dagster.stages.origins import note_origin
 
 REJECTED = "rejected"
 REASON_SUFFIX = ".reason.txt"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from virnuc_dagster.checkpoints.files import make_folder
+from virnuc_dagster.files import make_folder
 
 LEDGER_NAME = "ledger.sqlite"
 _SCHEMA = """

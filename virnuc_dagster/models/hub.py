@@ -12,8 +12,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from virnuc_dagster.checkpoints.files import exclusive
 from virnuc_dagster.errors import BundleError
+from virnuc_dagster.files import exclusive
 
 _DESCRIPTION = ["config.json", "tokenizer*.json"]
 _SAFETENSORS = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]

@@ -18,9 +18,9 @@ import torch
 from xxhash import xxh3_128
 
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.checkpoints.files import exclusive, fsync_folder, make_folder, remove_abandoned, rename
 from virnuc_dagster.classify.head import predict
 from virnuc_dagster.errors import BundleError
+from virnuc_dagster.files import exclusive, fsync_folder, make_folder, remove_abandoned, rename
 from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, open_bundle
 
 #: How the name of a bundle's folder ends while it is made.

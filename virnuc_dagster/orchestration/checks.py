@@ -1,6 +1,6 @@
 """Asset checks: is what is stored whole, plausible, aligned and complete? One result a partition, also in ranged runs.
 
-What is checked is in `stages.health`; here it is tied to assets. The checks of a stage share one step, so that a shard
+What is checked is in `upkeep.health`; here it is tied to assets. The checks of a stage share one step, so that a shard
 is read once. A blocking check keeps what is downstream from running on a bad result.
 """
 
@@ -15,11 +15,13 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 warnings.filterwarnings("ignore", category=dg.PreviewWarning, message=".*partitions_def.*")
 
-from virnuc_dagster.assets.report import ReportFolder  # noqa: E402
-from virnuc_dagster.io_manager import CheckpointIOManager  # noqa: E402
-from virnuc_dagster.partitions import batches, shards  # noqa: E402
+from virnuc_dagster.orchestration.assets.report import ReportFolder  # noqa: E402
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager  # noqa: E402
+from virnuc_dagster.orchestration.partitions import batches, shards  # noqa: E402
 from virnuc_dagster.stages.batch import BATCH, FRAMES  # noqa: E402
-from virnuc_dagster.stages.health import (  # noqa: E402
+from virnuc_dagster.stages.keys import shard_checkpoint  # noqa: E402
+from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS  # noqa: E402
+from virnuc_dagster.upkeep.health import (  # noqa: E402
     Verdict,
     check_alignment,
     check_batch_integrity,
@@ -28,8 +30,6 @@ from virnuc_dagster.stages.health import (  # noqa: E402
     check_probabilities,
     check_report,
 )
-from virnuc_dagster.stages.keys import shard_checkpoint  # noqa: E402
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS  # noqa: E402
 
 INTEGRITY, HEALTH, ALIGNMENT, PROBABILITIES, CONSERVATION = (
     "integrity", "health", "alignment", "probabilities", "conservation",

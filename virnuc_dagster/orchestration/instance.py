@@ -18,12 +18,12 @@ from dagster._core.instance.ref import InstanceRef
 from sqlalchemy import make_url
 from sqlalchemy.exc import DatabaseError
 
-from virnuc_dagster.checkpoints.files import exclusive, make_folder, write_atomic
-from virnuc_dagster.database import database_refusal, is_out_of_space
 from virnuc_dagster.errors import VirnucError, causes
-from virnuc_dagster.home import open_home
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.writer import process_is_gone, process_tags
+from virnuc_dagster.files import exclusive, make_folder, write_atomic
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.home.versions import open_home
+from virnuc_dagster.home.written_by import process_is_gone, process_tags
+from virnuc_dagster.orchestration.database import database_refusal, is_out_of_space
 
 CONFIG_NAME = "dagster.yaml"
 #: sha256 of every `dagster.yaml` that a version of this package wrote, the newest last. A file with one of these

@@ -18,8 +18,8 @@ from virnuc_dagster.checkpoints import (
     Payload,
     open_store,
 )
+from virnuc_dagster.home.written_by import writer
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.writer import writer
 
 #: Beginnings of the names of variables that a store reads when it is opened.
 _ENV = ("AWS_", "VIRNUC_STORE")

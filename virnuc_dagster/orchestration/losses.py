@@ -11,15 +11,15 @@ from pathlib import Path
 import dagster as dg
 
 from virnuc_dagster.checkpoints import CheckpointKey, CheckpointStore
-from virnuc_dagster.instance import CONFIG_NAME, open_instance
-from virnuc_dagster.ledger import Ledger
-from virnuc_dagster.partitions import batches, shards
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.inbox.ledger import Ledger
+from virnuc_dagster.orchestration.instance import CONFIG_NAME, open_instance
+from virnuc_dagster.orchestration.partitions import batches, shards
 from virnuc_dagster.report import paths
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.audit import COMPUTED
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.keys import batch_of, is_batch_key, is_shard_key
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+from virnuc_dagster.upkeep.audit import COMPUTED
 
 #: Batch -> stage -> shards (or the batch itself) that were stored once and are missing.
 Losses = Mapping[str, Mapping[str, list[str]]]

@@ -16,9 +16,9 @@ from virnuc_dagster.backends.ray_pool import Pools, RayPool
 from virnuc_dagster.checkpoints import Level
 from virnuc_dagster.embedding.device import PRECISIONS
 from virnuc_dagster.errors import SettingsError
+from virnuc_dagster.home.places import temporary_base
+from virnuc_dagster.home.settings import Settings, problems
 from virnuc_dagster.models.bundle import Bundle, open_bundle
-from virnuc_dagster.places import temporary_base
-from virnuc_dagster.settings import Settings, problems
 from virnuc_dagster.stages.shards import ComputeOptions
 
 #: Run tags that set a field for one run, so that a backfill from the UI can choose its device too.

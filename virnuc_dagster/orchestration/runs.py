@@ -16,18 +16,24 @@ from dagster._core.storage.tags import (
 )
 from dagster._core.utils import make_new_run_id
 
-from virnuc_dagster.assets import batch_report, dnabert_s_embeddings, esm2_embeddings, predictions, sequence_batch
-from virnuc_dagster.assets.embeddings import GPU_POOL
 from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
-from virnuc_dagster.instance import clear_dead_runs, slot_holders
-from virnuc_dagster.partitions import batches
-from virnuc_dagster.stages.audit import COMPUTED, read_stage, set_aside
+from virnuc_dagster.home.written_by import process_tags
+from virnuc_dagster.orchestration.assets import (
+    batch_report,
+    dnabert_s_embeddings,
+    esm2_embeddings,
+    predictions,
+    sequence_batch,
+)
+from virnuc_dagster.orchestration.assets.embeddings import GPU_POOL
+from virnuc_dagster.orchestration.instance import clear_dead_runs, slot_holders
+from virnuc_dagster.orchestration.partitions import batches
 from virnuc_dagster.stages.batch import BATCH
 from virnuc_dagster.stages.keys import batch_checkpoint
 from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.space import check_space
-from virnuc_dagster.writer import process_tags
+from virnuc_dagster.upkeep.audit import COMPUTED, read_stage, set_aside
 
 SHARD_ASSETS = (dnabert_s_embeddings, esm2_embeddings, predictions)
 

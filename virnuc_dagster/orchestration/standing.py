@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.event_api import AssetRecordsFilter
 
 from virnuc_dagster.checkpoints import CheckpointStore
-from virnuc_dagster.partitions import Registered, batches
+from virnuc_dagster.orchestration.partitions import Registered, batches
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import BATCH
 from virnuc_dagster.stages.keys import shard_checkpoint

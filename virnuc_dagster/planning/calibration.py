@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virnuc_dagster.checkpoints.files import make_folder, write_atomic
 from virnuc_dagster.errors import InputError
+from virnuc_dagster.files import make_folder, write_atomic
 from virnuc_dagster.sequences.sampling import Counts
 
 if TYPE_CHECKING:

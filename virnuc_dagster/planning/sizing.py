@@ -19,7 +19,7 @@ SHARD_SIZES = (10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000)
 #: The largest shard that is advised, in bytes of its widest embedding: about four such are in memory at once.
 SHARD_BYTES_MAX = 1_100_000_000
 
-#: What pickle adds to a text, and what ZIP and the commit record add to a checkpoint (tests/stages/test_sizing.py).
+#: What pickle adds to a text, and what ZIP and the commit record add to a checkpoint (tests/planning/test_sizing.py).
 TEXT_BYTES, FILE_BYTES = 10, 2_600
 _NUMBER_BYTES, _COUNT_BYTES = 4, 8
 #: Columns of a manifest with a number a sequence, and what the name and size of a shard take there.

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.checkpoints.files import rename, temporary_file
 from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.files import rename, temporary_file
 from virnuc_dagster.report.tables import fasta
 
 #: Name of the entry in a file's own metadata that holds stage, batch and provenance as JSON.

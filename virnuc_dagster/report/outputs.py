@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.checkpoints.files import rename, temporary_file
+from virnuc_dagster.files import rename, temporary_file
 
 
 @dataclass(frozen=True)

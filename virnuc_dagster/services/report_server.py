@@ -1,6 +1,7 @@
 """Reports over HTTP, so that the web UI can link to them: browsers follow no link from a web page to a file.
 
-`python -m virnuc_dagster.report_server FOLDER HOST PORT` serves the files of one folder, read-only, until it is ended.
+`python -m virnuc_dagster.services.report_server FOLDER HOST PORT` serves the files of one folder, read-only, until it
+is ended.
 """
 
 import os

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from virnuc_dagster.checkpoints import CheckpointStore, Level, Payload, differences
-from virnuc_dagster.checkpoints.files import make_folder, write_atomic
 from virnuc_dagster.classify.consensus import (
     FrameScore,
     SequenceScore,
@@ -21,6 +20,7 @@ from virnuc_dagster.classify.consensus import (
 )
 from virnuc_dagster.classify.roll_up import ROLL_UPS
 from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.files import make_folder, write_atomic
 from virnuc_dagster.report import multiqc, paths
 from virnuc_dagster.report.counts import BatchCounts
 from virnuc_dagster.report.outputs import Output, write_together

@@ -13,7 +13,7 @@ from typing import Any
 
 from virnuc_dagster import __version__
 from virnuc_dagster.checkpoints import CheckpointStore, Level
-from virnuc_dagster.checkpoints.files import write_atomic
+from virnuc_dagster.files import write_atomic
 from virnuc_dagster.report import paths
 from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from virnuc_dagster.classify.head import Head
-from virnuc_dagster.locks import only_one
+from virnuc_dagster.home.locks import only_one
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.data import Data, fingerprint
 from virnuc_dagster.training.frames import FrameSet, frames_of, require_both_classes

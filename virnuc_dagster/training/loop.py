@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from virnuc_dagster.checkpoints.files import write_atomic
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.files import write_atomic
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.frames import FrameSet
 from virnuc_dagster.training.networks import MEMBERS, Member, Part, Size

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from virnuc_dagster.classify.consensus import Source, WindowScore, score_sequence
-from virnuc_dagster.classify.evaluation import Rows, section, verdicts
+from virnuc_dagster.evaluation.results import floor_figures
+from virnuc_dagster.evaluation.sections import Rows, section, verdicts
 from virnuc_dagster.sequences.labels import Label
-from virnuc_dagster.stages.evaluation import floor_figures
 from virnuc_dagster.training.data import Data
 from virnuc_dagster.training.finish import sequence_scores
 from virnuc_dagster.training.records import Record
@@ -32,7 +32,7 @@ def measure_part(
         thresholds: What makes it a verdict.
 
     Returns:
-        `open_windows`, `no_frame_windows`, `all_windows` and `sequences`, each as `classify.evaluation.section` makes
+        `open_windows`, `no_frame_windows`, `all_windows` and `sequences`, each as `evaluation.sections.section` makes
         it, without the points of curves; that of the sequences with `verdicts`.
     """
     flat = [window for mine in windows for window in mine]

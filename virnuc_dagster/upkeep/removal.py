@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointKey, CheckpointStore
-from virnuc_dagster.checkpoints.files import write_atomic
+from virnuc_dagster.files import write_atomic
+from virnuc_dagster.home.origins import forget_origins
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.keys import is_batch_key
-from virnuc_dagster.stages.origins import forget_origins
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 
 #: In the order in which they are removed: what is made from something goes before it.

@@ -7,10 +7,10 @@ import dagster as dg
 # Backfill policies are marked beta; the version range in pyproject.toml is the protection that this warning asks for.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*backfill_policy.*")
 
-from virnuc_dagster.assets.batch import sequence_batch  # noqa: E402
-from virnuc_dagster.assets.embeddings import dnabert_s_embeddings, esm2_embeddings  # noqa: E402
-from virnuc_dagster.assets.predictions import predictions  # noqa: E402
-from virnuc_dagster.assets.report import batch_report  # noqa: E402
+from virnuc_dagster.orchestration.assets.batch import sequence_batch  # noqa: E402
+from virnuc_dagster.orchestration.assets.embeddings import dnabert_s_embeddings, esm2_embeddings  # noqa: E402
+from virnuc_dagster.orchestration.assets.predictions import predictions  # noqa: E402
+from virnuc_dagster.orchestration.assets.report import batch_report  # noqa: E402
 
 ALL = [sequence_batch, dnabert_s_embeddings, esm2_embeddings, predictions, batch_report]
 

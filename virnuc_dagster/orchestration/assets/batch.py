@@ -4,14 +4,14 @@ from typing import Any
 
 import dagster as dg
 
-from virnuc_dagster.assets.plots import bars
 from virnuc_dagster.checkpoints import CheckpointStore, Payload
-from virnuc_dagster.instance import begin_run
-from virnuc_dagster.io_manager import CheckpointIOManager
-from virnuc_dagster.partitions import batches, register_shards
+from virnuc_dagster.home.written_by import writer
+from virnuc_dagster.orchestration.assets.plots import bars
+from virnuc_dagster.orchestration.instance import begin_run
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
+from virnuc_dagster.orchestration.partitions import batches, register_shards
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import batch_provenance, build_batch, current_manifest
-from virnuc_dagster.writer import writer
 
 OWNERS = ["team:sequence-analysis"]
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from virnuc_dagster.assets.batch import OWNERS, sequence_batch
-from virnuc_dagster.assets.ranged import run_shards
-from virnuc_dagster.io_manager import CheckpointIOManager
-from virnuc_dagster.journal import Journal
-from virnuc_dagster.partitions import shards
+from virnuc_dagster.home.journal import Journal
+from virnuc_dagster.orchestration.assets.batch import OWNERS, sequence_batch
+from virnuc_dagster.orchestration.assets.ranged import run_shards
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
+from virnuc_dagster.orchestration.partitions import shards
+from virnuc_dagster.orchestration.resources import Backends, Compute, hold_device
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.resources import Backends, Compute, hold_device
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, EmbeddingStage
 
 GPU_POOL = "gpu"

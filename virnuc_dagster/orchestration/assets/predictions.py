@@ -5,16 +5,16 @@ from typing import Any
 
 import dagster as dg
 
-from virnuc_dagster.assets.batch import OWNERS
-from virnuc_dagster.assets.embeddings import GPU_POOL, dnabert_s_embeddings, esm2_embeddings
-from virnuc_dagster.assets.plots import histogram
-from virnuc_dagster.assets.ranged import run_shards
 from virnuc_dagster.checkpoints import Payload
-from virnuc_dagster.io_manager import CheckpointIOManager
-from virnuc_dagster.journal import Journal
-from virnuc_dagster.partitions import shards
+from virnuc_dagster.home.journal import Journal
+from virnuc_dagster.orchestration.assets.batch import OWNERS
+from virnuc_dagster.orchestration.assets.embeddings import GPU_POOL, dnabert_s_embeddings, esm2_embeddings
+from virnuc_dagster.orchestration.assets.plots import histogram
+from virnuc_dagster.orchestration.assets.ranged import run_shards
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
+from virnuc_dagster.orchestration.partitions import shards
+from virnuc_dagster.orchestration.resources import Backends, Compute, hold_device
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.resources import Backends, Compute, hold_device
 from virnuc_dagster.stages.shards import PredictionStage
 
 

@@ -16,16 +16,16 @@ from dagster._core.execution.context.metadata_logging import AssetMetadataHandle
 from virnuc_dagster.backends import Backend
 from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointStore, CommitRecord, Payload
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
-from virnuc_dagster.instance import begin_run
-from virnuc_dagster.io_manager import record_metadata
-from virnuc_dagster.journal import Journal
+from virnuc_dagster.home.journal import Journal
+from virnuc_dagster.home.written_by import writer
+from virnuc_dagster.orchestration.instance import begin_run
+from virnuc_dagster.orchestration.io_manager import record_metadata
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES, SEQUENCES
 from virnuc_dagster.stages.ensure import Ensured
 from virnuc_dagster.stages.keys import ForeignKeyError, batch_of, is_shard_key, shard_checkpoint
 from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.space import check_space
-from virnuc_dagster.writer import writer
 
 
 def run_shards(

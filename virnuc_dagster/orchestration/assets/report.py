@@ -6,17 +6,17 @@ from pathlib import Path
 
 import dagster as dg
 
-from virnuc_dagster.assets.batch import OWNERS
-from virnuc_dagster.assets.plots import bars, binned
-from virnuc_dagster.assets.predictions import predictions
-from virnuc_dagster.checkpoints.files import exclusive, make_folder
-from virnuc_dagster.instance import begin_run
-from virnuc_dagster.io_manager import CheckpointIOManager
-from virnuc_dagster.journal import Journal
-from virnuc_dagster.partitions import batches
+from virnuc_dagster.files import exclusive, make_folder
+from virnuc_dagster.home.journal import Journal
+from virnuc_dagster.orchestration.assets.batch import OWNERS
+from virnuc_dagster.orchestration.assets.plots import bars, binned
+from virnuc_dagster.orchestration.assets.predictions import predictions
+from virnuc_dagster.orchestration.instance import begin_run
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
+from virnuc_dagster.orchestration.partitions import batches
+from virnuc_dagster.orchestration.resources import Compute
 from virnuc_dagster.report import paths
-from virnuc_dagster.report_server import ADDRESS_VARIABLE
-from virnuc_dagster.resources import Compute
+from virnuc_dagster.services.report_server import ADDRESS_VARIABLE
 from virnuc_dagster.stages.report import build_report
 from virnuc_dagster.stages.shards import PredictionStage
 

@@ -4,6 +4,6 @@ Sensors and schedules decide from small records and request ordinary runs; nothi
 them imports torch.
 """
 
-from virnuc_dagster.automation.build import Automation, build_automation
+from virnuc_dagster.orchestration.automation.build import Automation, build_automation
 
 __all__ = ["Automation", "build_automation"]

@@ -13,13 +13,13 @@ from typing import Any
 import dagster as dg
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
-from virnuc_dagster.automation.steps import BATCH_TAG, FILES_TAG, STEP_TAG, failure_reason
-from virnuc_dagster.binding import StoreGoneError, check_store
 from virnuc_dagster.errors import VirnucError
-from virnuc_dagster.journal import Journal
-from virnuc_dagster.ledger import Ledger, Waiting
-from virnuc_dagster.losses import Losses, describe, remedy
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.binding import StoreGoneError, check_store
+from virnuc_dagster.home.journal import Journal
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.inbox.ledger import Ledger, Waiting
+from virnuc_dagster.orchestration.automation.steps import BATCH_TAG, FILES_TAG, STEP_TAG, failure_reason
+from virnuc_dagster.orchestration.losses import Losses, describe, remedy
 
 _TIMEOUT_SECONDS = 10
 _NAMED_MAX = 10

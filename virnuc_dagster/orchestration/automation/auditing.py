@@ -10,22 +10,22 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from virnuc_dagster.assets.batch import OWNERS
-from virnuc_dagster.assets.report import ReportFolder
 from virnuc_dagster.checkpoints import CheckpointKey
-from virnuc_dagster.checks import Targets, evaluation, integrity_key, red_partitions
-from virnuc_dagster.instance import begin_run
-from virnuc_dagster.io_manager import CheckpointIOManager
-from virnuc_dagster.journal import Journal
-from virnuc_dagster.losses import Losses, describe, find_losses, remedy
-from virnuc_dagster.partitions import Registered
-from virnuc_dagster.resources import Compute
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.audit import StoreAudit, audit_store, set_aside
+from virnuc_dagster.home.journal import Journal
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.orchestration.assets.batch import OWNERS
+from virnuc_dagster.orchestration.assets.report import ReportFolder
+from virnuc_dagster.orchestration.checks import Targets, evaluation, integrity_key, red_partitions
+from virnuc_dagster.orchestration.instance import begin_run
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
+from virnuc_dagster.orchestration.losses import Losses, describe, find_losses, remedy
+from virnuc_dagster.orchestration.partitions import Registered
+from virnuc_dagster.orchestration.resources import Compute
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
-from virnuc_dagster.stages.health import Verdict
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, PredictionStage
 from virnuc_dagster.stages.survey import MISSING, STALE, stored_batches, survey_batch
+from virnuc_dagster.upkeep.audit import StoreAudit, audit_store, set_aside
+from virnuc_dagster.upkeep.health import Verdict
 
 AUDIT_JOB = "audit_store"
 CHECK = "every_byte_is_right"

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import dagster as dg
 
-from virnuc_dagster.automation.alerts import tell_losses
-from virnuc_dagster.automation.steps import CUT, REPORT, SHARDS, SHARDS_JOB, requests
-from virnuc_dagster.binding import open_bound_store
 from virnuc_dagster.checkpoints import Level
 from virnuc_dagster.errors import VirnucError
-from virnuc_dagster.ledger import AT_REST, Ledger
-from virnuc_dagster.losses import find_losses
+from virnuc_dagster.home.binding import open_bound_store
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.inbox.ledger import AT_REST, Ledger
 from virnuc_dagster.models.bundle import open_bundle
-from virnuc_dagster.partitions import Registered, batches
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.orchestration.automation.alerts import tell_losses
+from virnuc_dagster.orchestration.automation.steps import CUT, REPORT, SHARDS, SHARDS_JOB, requests
+from virnuc_dagster.orchestration.losses import find_losses
+from virnuc_dagster.orchestration.partitions import Registered, batches
 from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
 from virnuc_dagster.stages.survey import Due, ranges, stored_batches, survey_batch, wanted_digest
 

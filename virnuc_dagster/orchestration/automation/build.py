@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from virnuc_dagster.automation.alerts import failure_alert, late_alert
-from virnuc_dagster.automation.auditing import audit_job, audit_schedule, store_audit
-from virnuc_dagster.automation.backfill import scheduled_backfill
-from virnuc_dagster.automation.sensors import arrivals, progress
-from virnuc_dagster.automation.steps import ASSETS, BATCH_JOB, CUT, REPORT, SHARDS, SHARDS_JOB
-from virnuc_dagster.automation.take_in import take_in_job
-from virnuc_dagster.kubernetes import run_tags
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.orchestration.automation.alerts import failure_alert, late_alert
+from virnuc_dagster.orchestration.automation.auditing import audit_job, audit_schedule, store_audit
+from virnuc_dagster.orchestration.automation.backfill import scheduled_backfill
+from virnuc_dagster.orchestration.automation.sensors import arrivals, progress
+from virnuc_dagster.orchestration.automation.steps import ASSETS, BATCH_JOB, CUT, REPORT, SHARDS, SHARDS_JOB
+from virnuc_dagster.orchestration.automation.take_in import take_in_job
+from virnuc_dagster.orchestration.kubernetes import run_tags
 
 
 @dataclass(frozen=True)

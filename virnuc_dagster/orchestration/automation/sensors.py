@@ -7,7 +7,12 @@ from itertools import groupby
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from virnuc_dagster.automation.steps import (
+from virnuc_dagster.home.binding import StoreGoneError, check_store
+from virnuc_dagster.home.journal import Journal
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.inbox.arrivals import scan_inbox
+from virnuc_dagster.inbox.ledger import BatchEntry, KnownFile, Ledger, Range
+from virnuc_dagster.orchestration.automation.steps import (
     CUT,
     REPORT,
     REST,
@@ -18,14 +23,9 @@ from virnuc_dagster.automation.steps import (
     unfinished,
     whole,
 )
-from virnuc_dagster.automation.take_in import TAKE_IN_JOB, take_in_request
-from virnuc_dagster.binding import StoreGoneError, check_store
-from virnuc_dagster.checks import keys_of_embedding_checks, red_partitions
-from virnuc_dagster.journal import Journal
-from virnuc_dagster.ledger import BatchEntry, KnownFile, Ledger, Range
-from virnuc_dagster.partitions import Registered
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.arrivals import scan_inbox
+from virnuc_dagster.orchestration.automation.take_in import TAKE_IN_JOB, take_in_request
+from virnuc_dagster.orchestration.checks import keys_of_embedding_checks, red_partitions
+from virnuc_dagster.orchestration.partitions import Registered
 
 #: A step whose run does not show up this long after it was requested is requested again.
 LOST_AFTER_SECONDS = 120.0

@@ -21,9 +21,9 @@ from dagster._core.storage.tags import (
     WILL_RETRY_TAG,
 )
 
-from virnuc_dagster.ledger import BatchEntry, Range
-from virnuc_dagster.resources import GPU_TAG
-from virnuc_dagster.settings import Settings
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.inbox.ledger import BatchEntry, Range
+from virnuc_dagster.orchestration.resources import GPU_TAG
 from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
 
 CUT, SHARDS, REST, REPORT = "cut", "shards", "predictions", "report"

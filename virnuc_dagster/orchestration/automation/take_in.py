@@ -6,25 +6,25 @@ import time
 import dagster as dg
 from pydantic import Field
 
-from virnuc_dagster.assets.batch import cut_batch, sequence_batch
-from virnuc_dagster.automation.steps import FILES_TAG, REPORT, SHARDS, whole
-from virnuc_dagster.binding import open_bound_store
-from virnuc_dagster.checks import Targets, evaluation, integrity_key
 from virnuc_dagster.errors import VirnucError
-from virnuc_dagster.instance import begin_run
-from virnuc_dagster.io_manager import CheckpointIOManager, record_metadata
-from virnuc_dagster.journal import Journal
-from virnuc_dagster.ledger import Fingerprint, Ledger
-from virnuc_dagster.partitions import Registered, batches
+from virnuc_dagster.home.binding import open_bound_store
+from virnuc_dagster.home.journal import Journal
+from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.home.written_by import writer
+from virnuc_dagster.inbox.arrivals import Arrival, scan_inbox, sweep_spools, take_in
+from virnuc_dagster.inbox.ledger import Fingerprint, Ledger
+from virnuc_dagster.orchestration.assets.batch import cut_batch, sequence_batch
+from virnuc_dagster.orchestration.automation.steps import FILES_TAG, REPORT, SHARDS, whole
+from virnuc_dagster.orchestration.checks import Targets, evaluation, integrity_key
+from virnuc_dagster.orchestration.instance import begin_run
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager, record_metadata
+from virnuc_dagster.orchestration.partitions import Registered, batches
+from virnuc_dagster.orchestration.resources import Compute
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.resources import Compute
-from virnuc_dagster.settings import Settings
-from virnuc_dagster.stages.arrivals import Arrival, scan_inbox, sweep_spools, take_in
 from virnuc_dagster.stages.batch import BATCH
-from virnuc_dagster.stages.health import check_batch_integrity
 from virnuc_dagster.stages.keys import batch_checkpoint
 from virnuc_dagster.stages.survey import wanted_digest
-from virnuc_dagster.writer import writer
+from virnuc_dagster.upkeep.health import check_batch_integrity
 
 TAKE_IN_JOB = "take_in_files"
 _OP = "read_and_cut"

@@ -1,0 +1,1 @@
+"""Helpers of the tests: homes, platforms, services, browsers, and what they are filled with."""

@@ -1,0 +1,1 @@
+"""Care of what is stored: audit, health of checkpoints, removal, imported embeddings, export."""
