@@ -7,6 +7,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold
+
 #: An example may take this long: Hypothesis' own fifth of a second is measured by the clock, and a machine may be busy.
 hypothesis.settings.register_profile("virnuc", hypothesis.settings(), deadline=timedelta(seconds=10))
 hypothesis.settings.load_profile("virnuc")

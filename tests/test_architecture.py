@@ -1,11 +1,14 @@
 """The directions of the house: the science does not know Dagster, checkpoints know nothing but errors."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from virnuc_dagster.stages.kinds import KINDS
 
 PACKAGE = Path(__file__).parents[1] / "virnuc_dagster"
 SCIENCE = ("sequences", "embedding", "models", "classify", "checkpoints", "report")
@@ -44,6 +47,16 @@ def test_checkpoints_are_usable_alone():
         ours = {n for n in imports(path) if n.startswith("virnuc_dagster")}
         allowed = ("virnuc_dagster.checkpoints", "virnuc_dagster.errors", "virnuc_dagster.files")
         assert all(name.startswith(allowed) for name in ours), path
+
+
+def test_checkpoints_name_no_encoder_and_no_stage():
+    for path in (PACKAGE / "checkpoints").rglob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"dnabert|esm-?2", text, re.IGNORECASE), path
+        nodes = list(ast.walk(ast.parse(text)))
+        words = {node.value for node in nodes if isinstance(node, ast.Constant)}
+        words |= {getattr(node, name, "") for node in nodes for name in ("id", "attr", "arg", "name")}
+        assert not KINDS.keys() & words, path
 
 
 def test_no_remote_code_and_no_unsafe_pickle():

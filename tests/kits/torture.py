@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold, also in fresh processes
 from virnuc_dagster.checkpoints import CheckpointKey, CheckpointMissingError, Level, LocalStore
 from virnuc_dagster.errors import VirnucError
 

@@ -18,8 +18,8 @@ from virnuc_dagster.checkpoints import (
     compat,
 )
 from virnuc_dagster.checkpoints.audit import audit, examine
-from virnuc_dagster.checkpoints.format import KINDS
 from virnuc_dagster.checkpoints.legacy import find_legacy, migrate_file, read_legacy
+from virnuc_dagster.stages.kinds import KINDS
 
 ARCHIVE = Path(__file__).parents[1] / "checkpoints" / "archive"
 EXPECTED = json.loads((ARCHIVE / "expected.json").read_text())

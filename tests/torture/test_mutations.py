@@ -28,6 +28,7 @@ class Mutant(NamedTuple):
 
 POWER = "torture/test_power_loss.py::test_every_legal_disk"
 STORE = "checkpoints/test_store.py"
+RECORDS = "checkpoints/test_records.py"
 HOSTILE = "torture/test_hostile.py::test_no_hostile_file_runs_or_is_handed_out"
 PAYLOADS = f"{STORE}::test_a_payload_of_wrong_shape_is_refused_before_anything_is_written"
 NAN = f"{STORE}::test_invalid_payload_replaces_nothing"
@@ -82,6 +83,10 @@ MUTANTS = [
            f"{STORE}::test_any_change_of_a_record_is_found"),
     Mutant("format:from_json:fullmatch", 'if not re.fullmatch(r"\\w', 'if False and not re.fullmatch(r"\\w',
            f"{STORE}::test_a_record_that_points_elsewhere_is_refused"),
+    Mutant("format:from_json:lift_record", "lift_record(values, cls.version)", "values",
+           f"{RECORDS}::test_every_stored_checkpoint_stays_valid"),
+    Mutant("sweep:_drop_previous:newer", "if record.newer:", "if False:",
+           f"{RECORDS}::test_a_record_of_a_newer_minor_is_read_and_not_written_again"),
 ]  # fmt: skip
 
 

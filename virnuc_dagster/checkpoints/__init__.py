@@ -1,7 +1,7 @@
 """Checkpoints: one shard's result of one stage, on disk, either whole and right or named as damaged.
 
-The on-disk contract is `docs/checkpoint-format.md`. Nothing here knows Dagster, sequences or models; the only other
-module of the package in use is `virnuc_dagster.errors`.
+The on-disk contract is `docs/checkpoint-format.md`. Nothing here knows Dagster, sequences, stages or models: what a
+payload holds is registered from outside (`register`).
 """
 
 from virnuc_dagster.checkpoints.errors import (
@@ -14,6 +14,7 @@ from virnuc_dagster.checkpoints.errors import (
     StorageError,
 )
 from virnuc_dagster.checkpoints.format import CheckpointKey, CommitRecord, Payload, content_digests
+from virnuc_dagster.checkpoints.kinds import Kind, register
 from virnuc_dagster.checkpoints.protocol import CheckpointStore, Swept
 from virnuc_dagster.checkpoints.provenance import Difference, differences
 from virnuc_dagster.checkpoints.store import LocalStore, Store, open_store, probe_store
@@ -28,6 +29,7 @@ __all__ = [
     "CheckpointStore",
     "CommitRecord",
     "Difference",
+    "Kind",
     "Level",
     "LocalStore",
     "NoSpaceError",
@@ -40,4 +42,5 @@ __all__ = [
     "differences",
     "open_store",
     "probe_store",
+    "register",
 ]

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 Buffer: TypeAlias = bytes | mmap.mmap
 
-#: One row of an old ESM-2 file is one member, so a shard of 10,000 frames has as many.
+#: One row of an older program's file may be one member, so a shard of 10,000 frames has as many.
 MEMBERS_MAX = 200_000
 _LOCAL_HEADER = struct.Struct("<4s5HIIIHH")
 _END = b"PK\x05\x06"

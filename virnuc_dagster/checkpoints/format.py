@@ -1,4 +1,4 @@
-"""The data file and its commit record: keys, kinds, serialisation, digests.
+"""The data file and its commit record: keys, serialisation, digests.
 
 A data file is a `torch.save` ZIP of one dict of plain types and tensors. Equal content gives equal bytes, so that a
 file can be named by its digest. The commit record is a small JSON document beside it.
@@ -9,17 +9,19 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, get_origin
 
-from virnuc_dagster.checkpoints.versions import CURRENT_VERSION
+from virnuc_dagster.checkpoints.kinds import KINDS
+from virnuc_dagster.checkpoints.versions import CURRENT_VERSION, RECORD_VERSION, lift_record
 
 if TYPE_CHECKING:
     import torch
 
-#: What a checkpoint holds: a dict of plain types and tensors, see `KINDS`.
+#: What a checkpoint holds: a dict of plain types and tensors, see `kinds.KINDS`.
 Payload: TypeAlias = dict[str, Any]
 
 RECORD_FORMAT = "virnuc-checkpoint"
@@ -28,48 +30,6 @@ RECORD_SUFFIX = ".pt.done"
 QUARANTINE = ".quarantine"
 FAILED_LIST = "failed_checkpoints.txt"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,199}", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a data file of one kind must hold besides `version`, `status`, `kind` and `ids`.
-
-    Attributes:
-        text: Names of the columns that are list[str] of length N.
-        tensors: Column name -> (allowed dtypes, number of dimensions); the first dimension is N.
-        free: Keys with a type of their own whose length is not N.
-        optional: Names of int64 columns of length N that may be there.
-        probabilities: The rows of `data` sum to 1.
-    """
-
-    text: tuple[str, ...] = ()
-    tensors: Mapping[str, tuple[tuple[str, ...], int]] = field(default_factory=dict)
-    free: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    probabilities: bool = False
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        """Every key a file of this kind holds, in the order in which it is written."""
-        return ("version", "status", "kind", "ids", *self.text, *self.tensors, *self.free)
-
-
-_FLOATS = ("float32", "float16", "bfloat16")
-_COUNT = (("int64",), 1)
-
-#: Stage -> what its data file holds. The stage of a checkpoint is its kind.
-KINDS: dict[str, Kind] = {
-    "sequences": Kind(text=("description", "sequence")),
-    "frames": Kind(text=("nucleotide", "protein")),
-    "sequence_batch": Kind(
-        tensors={"length": _COUNT, "windows": _COUNT, "open_windows": _COUNT, "frames": _COUNT, "ambiguous": _COUNT},
-        free=("shards", "shard_rows", "window_length", "shard_size"),
-    ),
-    "dnabert_s_embeddings": Kind(tensors={"data": (_FLOATS, 2)}),
-    "esm2_embeddings": Kind(tensors={"data": (_FLOATS, 2)}),
-    "predictions": Kind(tensors={"data": (("float32",), 2)}, probabilities=True),
-    "merged_features": Kind(tensors={"data": (("float32",), 2)}, optional=("labels",)),
-}
 
 
 @dataclass(frozen=True)
@@ -93,6 +53,8 @@ class CheckpointKey:
 class CommitRecord:
     """The JSON document whose appearance commits a checkpoint.
 
+    A new field goes with a raised `RECORD_VERSION` and a function in `versions.RECORD_MIGRATIONS`.
+
     Attributes:
         kind: Stage of the checkpoint.
         file: Name of the data file, in the same folder.
@@ -106,6 +68,7 @@ class CommitRecord:
         writer: Who wrote it: package, torch, host, run id. Never compared.
         previous: Data files of the generations still kept, newest first.
         created_at: UTC, ISO 8601.
+        version: Of the record; higher than `RECORD_VERSION` if a newer program wrote it.
     """
 
     kind: str
@@ -120,8 +83,13 @@ class CommitRecord:
     writer: dict[str, str]
     previous: tuple[str, ...] = ()
     created_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
-    version: str = CURRENT_VERSION
+    version: str = RECORD_VERSION
     format: str = RECORD_FORMAT
+
+    @property
+    def newer(self) -> bool:
+        """Whether a newer program wrote it: what else it says would be lost if it were written again."""
+        return self.version != type(self).version
 
     def to_json(self) -> builtins.bytes:
         """The record as it lies on disk.
@@ -140,9 +108,12 @@ class CommitRecord:
     def from_json(cls, text: builtins.bytes) -> "CommitRecord":
         """Parse a record strictly: its bytes must be exactly those that were written.
 
+        A record of an older version is lifted to this one. Of one with a newer minor, unknown fields are left out.
+
         Raises:
             ValueError: If a bit was flipped, or it is no record, lacks a field, has one of the wrong type, or points
                 elsewhere.
+            VersionError: Its version is unreadable, or no migration leads from it.
         """
         if len(text) > RECORD_BYTES_MAX:
             raise ValueError(f"record exceeds {RECORD_BYTES_MAX} bytes")
@@ -159,10 +130,11 @@ class CommitRecord:
             or check != _check_of(text.replace(check, _UNCHECKED))
         ):
             raise ValueError("its check digest differs: the record is not as it was written")
-        names = {f.name for f in fields(cls)}
-        if missing := names - values.keys():
+        values = lift_record(values, cls.version)
+        types = _types(cls)
+        if missing := types.keys() - values.keys():
             raise ValueError(f"record lacks {', '.join(sorted(missing))}")
-        for name, kind in _RECORD_TYPES.items():
+        for name, kind in types.items():
             if type(values[name]) is not kind:
                 raise ValueError(f"record field {name} is not a {kind.__name__}")
         previous = values["previous"]
@@ -171,7 +143,14 @@ class CommitRecord:
         for name in (values["file"], *previous):
             if not re.fullmatch(r"\w[\w.-]{0,199}\.[0-9a-f]{16}\.pt", name, re.ASCII):
                 raise ValueError(f"record points to {name!r}")
-        return cls(**{name: values[name] for name in names} | {"previous": tuple(previous)})
+        return cls(**{name: values[name] for name in types} | {"previous": tuple(previous)})
+
+
+@cache
+def _types(record: type[CommitRecord]) -> dict[str, type]:
+    """Field -> its type in JSON."""
+    types: dict[str, Any] = {f.name: get_origin(f.type) or f.type for f in fields(record)}
+    return {name: list if kind is tuple else kind for name, kind in types.items()}
 
 
 #: Stands in a record's text for its check digest while that is taken.
@@ -181,12 +160,6 @@ _UNCHECKED = b"#" * 32
 def _check_of(text: bytes) -> bytes:
     """Digest of a record's whole text, so that any flipped bit in it is found."""
     return hashlib.sha256(text).hexdigest()[: len(_UNCHECKED)].encode()
-
-
-_RECORD_TYPES: dict[str, type] = {
-    "kind": str, "file": str, "bytes": int, "sha256": str, "rows": int, "dim": int, "dtype": str, "content": dict,
-    "provenance": dict, "writer": dict, "previous": list, "created_at": str, "version": str,
-}  # fmt: skip
 
 
 class Sink:

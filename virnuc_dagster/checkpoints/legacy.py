@@ -40,7 +40,7 @@ class LegacyFile:
     Attributes:
         path: Where it lies.
         version: `0.x` or `1.x`.
-        kind: `dnabert_s_embeddings`, `esm2_embeddings`, `merged_features`, or `segment` (of either encoder).
+        kind: The registered one whose older files look so, or `segment` (of any encoder).
         ids: Frame ids, N of them.
         data: float32 (N, D), row i of `ids[i]`.
         labels: int64 (N) of training files, or None.

@@ -25,7 +25,7 @@ class Swept:
 
 
 class CheckpointStore(Protocol):
-    """A place for checkpoints. Keys are `CheckpointKey`; payloads are dicts as `format.KINDS` says."""
+    """A place for checkpoints. Keys are `CheckpointKey`; payloads are dicts as `kinds.KINDS` says."""
 
     def save(
         self,

@@ -44,7 +44,7 @@ from virnuc_dagster.checkpoints.medium import LocalMedium, Medium
 from virnuc_dagster.checkpoints.protocol import Swept
 from virnuc_dagster.checkpoints.sweep import Sweep
 from virnuc_dagster.checkpoints.validate import Level, check_digest, check_schema, check_size, read_payload, shape_of
-from virnuc_dagster.checkpoints.versions import CURRENT_VERSION, VersionError, refuse_newer
+from virnuc_dagster.checkpoints.versions import CURRENT_VERSION, RECORD_VERSION, VersionError, refuse_newer
 
 _T = TypeVar("_T")
 _LOOKS_MAX = 100
@@ -93,14 +93,14 @@ def read_record(path: object, text: bytes) -> CommitRecord:
         text: The bytes.
 
     Raises:
-        CheckpointIncompatibleError: The record is of a newer format.
+        CheckpointIncompatibleError: The record is of a newer major version, or no migration leads from its own.
         CheckpointDamagedError: It is not as it was written.
     """
     if not text:
         raise CheckpointDamagedError(path, "corrupted: commit record is empty")
     try:
         values = json.loads(text[: RECORD_BYTES_MAX + 1])
-        refuse_newer(values.get("version") if isinstance(values, dict) else None)
+        refuse_newer(values.get("version") if isinstance(values, dict) else None, RECORD_VERSION)
         return CommitRecord.from_json(text)
     except VersionError as error:
         raise CheckpointIncompatibleError(path, f"incompatible: {error}", hint="") from error

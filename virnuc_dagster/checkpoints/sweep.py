@@ -74,6 +74,8 @@ class Sweep:
     def _drop_previous(self, folder: Any, records: Mapping[Any, CommitRecord]) -> list[Swept]:
         swept: list[Swept] = []
         for path, record in records.items():
+            if record.newer:
+                continue
             files = list(self._older((folder / name for name in record.previous), self.grace_seconds, "superseded"))
             if files and not self.dry_run:  # first the record, so that it never names a file that is gone
                 dropped = {file.path.rsplit("/", 1)[-1] for file in files}

@@ -19,7 +19,8 @@ from virnuc_dagster.checkpoints.errors import (
     StorageError,
     typed_os_errors,
 )
-from virnuc_dagster.checkpoints.format import KINDS, CommitRecord, Kind, Payload
+from virnuc_dagster.checkpoints.format import CommitRecord, Payload
+from virnuc_dagster.checkpoints.kinds import KINDS, Kind
 from virnuc_dagster.checkpoints.versions import VersionError, migrate
 from virnuc_dagster.errors import VirnucError
 
@@ -220,7 +221,7 @@ def _value_problem(payload: Payload, kind: Kind) -> str | None:
             return f"{name} holds NaN or infinite values"
     if kind.probabilities and len(data := payload["data"]):
         if data.shape[1] != 2:
-            return f"predictions have {data.shape[1]} columns, not 2"
+            return f"probabilities have {data.shape[1]} columns, not 2"
         if (data.sum(1) - 1).abs().max() > 1e-5 or data.min() < 0:
             return "probabilities do not sum to 1"
     return None
