@@ -4,12 +4,14 @@
 was no ending, by `virnuc predict contigs.fa.bgz --shard-size 8 --threads 1`, without Dagster's databases and the page.
 """
 
+import dataclasses
 import json
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from virnuc_dagster.checkpoints import CommitRecord, LocalStore, store, versions
 from virnuc_dagster.cli import main
 
 ARCHIVE = Path(__file__).parent / "archive" / "home-2.tar.xz"
@@ -72,3 +74,29 @@ def test_windows_of_mostly_unknown_bases_no_longer_count(opened):
     old, new = (table(root / folder / "sequences.tsv", 9)["masked"] for folder in ("results", "out"))
     assert (old[3:5], old[6]) == (["2", "2"], "uncertain")  # windows scored from frames and by the fallback
     assert (new[3:5], new[6:]) == (["0", "2"], ["viral", "0.5769231", "NA"])
+
+
+@dataclasses.dataclass(frozen=True)
+class NextRecord(CommitRecord):
+    """A commit record of a version to come."""
+
+    novel: str = ""
+    version: str = "2.1"
+
+
+def test_a_version_whose_records_have_a_field_more_computes_nothing_either(opened, tmp_path, monkeypatch):
+    root, _ = opened
+    lift = {"2.0": lambda values: {**values, "version": "2.1", "novel": "not recorded"}}
+    monkeypatch.setattr(versions, "RECORD_MIGRATIONS", lift)
+    monkeypatch.setattr(store, "CommitRecord", NextRecord)
+    records = {path: path.read_bytes() for path in (root / "home" / "store").rglob("*.done")}
+    places = ["--home", str(root / "home"), "--output", str(tmp_path / "out"), "--threads", "1"]
+
+    assert main(["predict", str(root / "contigs.fa.bgz"), *places, "--shard-size", "8", "--quiet"]) == 0
+
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["computed_shards"] == dict.fromkeys(STAGES, 0)
+    assert run["reused_shards"] == dict.fromkeys(STAGES, 2)
+    assert {path: path.read_bytes() for path in (root / "home" / "store").rglob("*.done")} == records
+    stored = LocalStore(root / "home" / "store")
+    assert {stored.record(key).novel for stage in STAGES for key in stored.list(stage)} == {"not recorded"}
