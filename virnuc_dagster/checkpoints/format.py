@@ -131,7 +131,7 @@ class CommitRecord:
         ):
             raise ValueError("its check digest differs: the record is not as it was written")
         values = lift_record(values, cls.version)
-        types = _types(cls)
+        types = _types(cls)  # type: ignore[arg-type] # mypy: a class of dataclasses would not be hashable
         if missing := types.keys() - values.keys():
             raise ValueError(f"record lacks {', '.join(sorted(missing))}")
         for name, kind in types.items():

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.text import Text
 
+import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold
 from virnuc_dagster.cli.options import home_option
 from virnuc_dagster.cli.tables import output_console, print_table, size_text
 from virnuc_dagster.errors import InputError
