@@ -23,7 +23,7 @@ from virnuc_dagster.cli import main
 from virnuc_dagster.cli.app import virnuc
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "deploy" / "README.md"])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`(virnuc [^`]+)`")
 LINK = re.compile(r"\]\(([^)#\s]*)(#[\w-]+)?\)")
@@ -94,7 +94,7 @@ def run(command: str, workspace: Path) -> int:
     ).returncode
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if commands(d)], ids=lambda d: d.name)
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if commands(d)], ids=lambda d: str(d.relative_to(ROOT)))
 def test_every_command_runs(document, workspace, monkeypatch, capfd):
     monkeypatch.chdir(workspace)
     monkeypatch.delenv("VIRNUC_HOME", raising=False)
@@ -141,7 +141,7 @@ def find(words: list[str]) -> tuple[click.Command, list[str]]:
     return command, words
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
 def test_commands_in_the_text_have_the_options_they_are_said_to_have(document):
     for text in CODE.findall(document.read_text()):
         words = [word for word in text.split()[1:] if not word.startswith("--")]
@@ -160,7 +160,7 @@ def links(document: Path) -> Iterator[tuple[str, str]]:
             yield target, anchor
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
 def test_links_lead_somewhere(document):
     for target, anchor in links(document):
         path = (document.parent / target) if target else document
