@@ -29,7 +29,7 @@ Write = Callable[[BinaryIO], object]
 
 
 class Medium(Protocol):
-    """Files below one root. Paths are `pathlib` paths or look like them (universal_pathlib).
+    """Files below one root. Paths are those of pathlib or look like them (universal_pathlib).
 
     Every refusal of the medium is a `StorageError` that names the path; a missing file is `FileNotFoundError`.
     """

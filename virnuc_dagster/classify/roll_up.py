@@ -1,7 +1,7 @@
 """Roll-ups: from the scores of a sequence's windows to one score of the sequence.
 
 Every roll-up takes window scores of 0 (other) to 1 (virus), 0.5 undecided, at least one of them, and gives a score on
-the same scale. A bundle names the one that its thresholds were chosen with. Choosing one belongs to `choice`.
+the same scale. A bundle names the one that its thresholds were chosen with. Choosing one belongs to `training`.
 """
 
 import math

@@ -42,7 +42,7 @@ class PageContent:
     """Everything a page is made of.
 
     Attributes:
-        summary: Counts as `tables.summary` makes them.
+        summary: Counts as `BatchCounts.summary` makes them.
         rows: The sequences to show.
         bins: Verdict -> number of sequences in each bin of the score, of all sequences.
         warnings: Sentences on coverage and quality.

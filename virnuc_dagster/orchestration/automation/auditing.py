@@ -163,7 +163,7 @@ def audit_job() -> UnresolvedAssetJobDefinition:
 
 
 def audit_schedule(settings: Settings, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
-    """The schedule `store_audit_schedule`."""
+    """Define the schedule `scheduled_audit`."""
     return dg.ScheduleDefinition(
         name="scheduled_audit",
         job_name=AUDIT_JOB,
