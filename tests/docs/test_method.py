@@ -8,12 +8,12 @@ import pytest
 from virnuc_dagster.classify.consensus import KNOWN_SHARE, Reason, Verdict
 from virnuc_dagster.classify.roll_up import ROLL_UPS
 from virnuc_dagster.embedding.esm2 import ALPHABET, MAX_RESIDUES
+from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.models.importing import DEFAULT_ROLL_UP, DEFAULT_THRESHOLDS
 from virnuc_dagster.models.spec import BundleSpec, Thresholds
 from virnuc_dagster.sequences.reader import NUCLEOTIDE_LETTERS
 from virnuc_dagster.sequences.translation import FRAME_NAMES, open_frames
 from virnuc_dagster.sequences.windows import window_spans
-from virnuc_dagster.settings import Settings
 from virnuc_dagster.training import finish
 
 ROOT = Path(__file__).parents[2]

@@ -175,3 +175,11 @@ def test_files_named_in_the_docs_exist(page):
         path = re.fullmatch(r"(?:python )?([\w/*-]+\.py)(?: .*)?", text) or re.fullmatch(r"(\w+(?:/\w+)+/)", text)
         if path and path[1] not in EXAMPLES:
             assert any(any(folder.glob(path[1])) for folder in folders), f"{page.name}: {text}"
+
+
+def test_where_to_change_something_leads_to_files():
+    table = (ROOT / "docs" / "architecture.md").read_text().split("## Where do I change X?")[1].split("\n## ")[0]
+    named = [name for line in table.splitlines() if line.startswith("|") for name in re.findall(r"`([^`]+)`", line)]
+    paths = [name for name in named if "/" in name or name.endswith(".py")]
+    assert len(paths) > 40
+    assert not [path for path in paths if not any((folder / path).exists() for folder in (PACKAGE, ROOT))]
