@@ -94,7 +94,7 @@ def describe_letter(line: bytes, at: int, residues: bytes, *, fastq: bool, wrapp
 
 
 def _of_fasta(letter: bytes, shown: str, residues: bytes) -> tuple[str, str]:
-    """Of a FASTA file, whose letters can be removed where they stand for none."""
+    """Advise on a FASTA file, whose letters can be removed where they stand for none."""
     if letter == b"-":
         return "gap '-'", f"is this an alignment? remove the gaps: {_sed('-', '')}"
     if letter == b".":
@@ -115,7 +115,7 @@ def _of_fasta(letter: bytes, shown: str, residues: bytes) -> tuple[str, str]:
 
 
 def _digit(shown: str, residues: bytes) -> tuple[str, str]:
-    """Digits of FASTA: qualities, colours or positions."""
+    """Explain digits of FASTA: qualities, colours or positions."""
     if not residues.translate(None, b"0123456789- \t\n"):
         return f"digit {shown} and nothing but numbers: quality values", "give the FASTA file that belongs to them"
     if _colours(residues):
@@ -124,7 +124,7 @@ def _digit(shown: str, residues: bytes) -> tuple[str, str]:
 
 
 def _of_fastq(letter: bytes, shown: str, residues: bytes, wrapped: bool) -> tuple[str, str]:
-    """Of a FASTQ file, where a letter may be replaced but not removed."""
+    """Advise on a FASTQ file, where a letter may be replaced but not removed."""
     if letter.isdigit() and _colours(residues):
         return f"digit {shown}: these are colours (SOLiD), not bases", "give the reads in bases"
     problem = f"gap {shown}" if letter == b"-" else f"{shown}, which is not a nucleotide"
@@ -147,13 +147,13 @@ def _sed(pattern: str, by: str) -> str:
 
 
 def _colours(residues: bytes) -> bool:
-    """Whether this is a base followed by colours, 0 to 3."""
+    """Tell whether this is a base followed by colours, 0 to 3."""
     text = residues.replace(b"\n", b"").strip()
     return text[:1].isalpha() and len(text) > 1 and not text[1:].translate(None, b"0123.")
 
 
 def _beyond_ascii(line: bytes, at: int, new: str) -> tuple[str, str]:
-    """A character of UTF-8 by its name; what cannot be seen is removed, what can must be looked at."""
+    """Name a character of UTF-8; what cannot be seen is removed, what can must be looked at."""
     for size in (2, 3, 4):
         try:
             character = line[at : at + size].decode()

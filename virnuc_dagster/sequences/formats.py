@@ -85,7 +85,7 @@ _INT, _NAME = rb"-?[0-9]+", rb"[^\t\n]+"
 
 
 def _row(*columns: bytes) -> Callable[[bytes], object]:
-    """Tells whether a line begins with such tab-separated columns."""
+    """Make a test of whether a line begins with such tab-separated columns."""
     return re.compile(rb"\t".join(columns) + rb"(\t|$)").match
 
 

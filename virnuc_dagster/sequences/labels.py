@@ -80,7 +80,7 @@ class LabelTable:
         return cls(path, columns, labels, facts)
 
     def of(self, split: str | None) -> list[Label]:
-        """The labels of a split, or all; at least one.
+        """Select the labels of a split, or all; at least one.
 
         Raises:
             InputError: There is none, or the table has no column `split`.
@@ -99,7 +99,7 @@ class LabelTable:
 
 
 def read_labels(path: Path, split: str | None = None) -> list[Label]:
-    """The labels of a table, or of one split of it: see `LabelTable`."""
+    """Read the labels of a table, or of one split of it: see `LabelTable`."""
     return LabelTable.read(path).of(split)
 
 

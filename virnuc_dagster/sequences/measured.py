@@ -42,7 +42,7 @@ class Measured(io.RawIOBase):
         self._stream, self._digest, self._size = stream, hashlib.sha256(), 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Say that it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -54,13 +54,13 @@ class Measured(io.RawIOBase):
         return len(piece)
 
     def facts(self, path: str) -> InputFacts:
-        """What was read, once the parser has come to the end."""
+        """Tell what was read, once the parser has come to the end."""
         while self.read(_CHUNK):
             pass
         return InputFacts(path, self._size, self._digest.hexdigest())
 
     def facts_of_refused(self, path: str) -> InputFacts:
-        """What can be said of a file that the parser did not read to its end; a pipe may have none."""
+        """Tell what can be said of a file that the parser did not read to its end; a pipe may have none."""
         with suppress(OSError, ValueError):
             status = os.fstat(self._stream.fileno())
             if stat.S_ISREG(status.st_mode):
@@ -71,7 +71,7 @@ class Measured(io.RawIOBase):
 
 @contextmanager
 def measured(source: Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """A file or stream that is measured while it is read; the object is a `Measured`.
+    """Open a file or stream that is measured while it is read; the object is a `Measured`.
 
     Raises:
         InputError: The file cannot be opened; the message calls it `name`.

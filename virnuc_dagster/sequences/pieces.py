@@ -48,7 +48,7 @@ class Pieces:
 
 
 def plain_pieces(file: BinaryIO, head: bytes, size: int, pieces: int, piece_bytes: int) -> Pieces:
-    """So many pieces of a file that is larger than them."""
+    """Take so many pieces of a file that is larger than them."""
     texts = [_plain(file, start, piece_bytes) for start in _starts(size, pieces, piece_bytes)]
     total = round(size * sum(map(len, texts)) / (pieces * piece_bytes))  # line ends may be two bytes on disk
     how = f"{pieces} pieces of {piece_bytes / _MB:.2g} MB, evenly spread, stand for {size / _MB:,.0f} MB"
@@ -66,7 +66,7 @@ def compressed_pieces(
     whole_bytes: int,
     allow_missing_end_mark: bool,
 ) -> Pieces:
-    """Pieces of a compressed file; all of it if they suffice.
+    """Take pieces of a compressed file; all of it if they suffice.
 
     Args:
         file: Open at any place.
@@ -97,7 +97,7 @@ def compressed_pieces(
 
 
 def _starts(size: int, pieces: int, piece_bytes: int) -> list[int]:
-    """Where the middles of so many equal parts begin."""
+    """Compute where the middles of so many equal parts begin."""
     return [max(0, (2 * index + 1) * size // pieces - piece_bytes) // 2 for index in range(pieces)]
 
 
@@ -129,7 +129,7 @@ class _Bounded:
 
 
 def _thinned(blocks: Iterable[bytes], cell: int, most: int) -> tuple[list[bytes], int]:
-    """Cells of a text, every one of them or the middle one of each 3, 9, 27, ...: as many as `most` allows.
+    """Keep cells of a text: all, or the middle one of each 3, 9, 27, ..., as many as `most` allows.
 
     Returns:
         The cells, the last maybe short; and how many cells each stands for.
@@ -158,7 +158,7 @@ def _has_end_mark(file: BinaryIO, size: int) -> bool:
 
 
 def _bgzf_pieces(file: BinaryIO, size: int, pieces: int, cell: int) -> Pieces | None:
-    """So many pieces, equal in what they take of the file; None if it cannot be entered everywhere."""
+    """Take so many pieces, equal in what they take of the file; None if it cannot be entered everywhere."""
     packed = cell // _USUAL_RATIO
     found = [_bgzf_piece(file, start, packed) for start in (0, *_starts(size, pieces, packed))]
     first, *others = [(_with_lf(text), used) for text, used in found if used]
@@ -173,7 +173,7 @@ def _bgzf_pieces(file: BinaryIO, size: int, pieces: int, cell: int) -> Pieces | 
 
 
 def _bgzf_piece(file: BinaryIO, start: int, packed: int) -> tuple[bytes, int]:
-    """Text of the first blocks at or after a place, and their bytes, about so many; 0 bytes if something is wrong."""
+    """Read the first blocks at or after a place; return text and bytes, about so many, 0 if something is wrong."""
     file.seek(start)
     data = file.read(2 * _LARGEST_BGZF_BLOCK)
     place = next((i for i in _places(data) if _chained(data, i)), len(data))
@@ -200,6 +200,6 @@ def _places(data: bytes) -> Iterator[int]:
 
 
 def _chained(data: bytes, place: int) -> bool:
-    """Whether a block begins here: a header, and where it says that the block ends, the next."""
+    """Tell whether a block begins here: a header, and where it says that the block ends, the next."""
     length = bgzf_block_size(data[place : place + len(BGZF_END)])
     return length > 0 and data.startswith(BGZF_END[:4], place + length)

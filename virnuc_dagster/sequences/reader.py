@@ -38,7 +38,7 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class SequenceRecord:
-    """One input sequence.
+    """Make the row of one input sequence.
 
     Attributes:
         id: The header up to the first white space.

@@ -57,7 +57,7 @@ class Counts:
         return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Counts)))
 
     def scaled(self, factor: float) -> "Counts":
-        """Everything times a factor."""
+        """Multiply everything by a factor."""
         return Counts(*(round(getattr(self, f.name) * factor) for f in fields(Counts)))
 
 
@@ -162,7 +162,7 @@ def _counted(records: Iterator[SequenceRecord], size: int, window_length: int, k
 
 
 def _extrapolated(found: Pieces, fastq: bool, window_length: int, keep: int, name: str) -> Estimate:
-    """From pieces to the whole: everything is taken to be proportional to the bytes of the file."""
+    """Extrapolate from pieces to the whole: everything is taken to be proportional to the bytes of the file."""
     sizes, counts, kept, seen = [], [], [], 0
     for text, weight in zip(found.texts, found.weights, strict=True):
         piece, continued = _whole_records(text, fastq=fastq)
@@ -188,7 +188,7 @@ _ONE_LESS = Counts(sequences=-1, header_letters=2 - len(_CONTINUED), id_letters=
 
 
 def _whole_records(text: bytes, *, fastq: bool) -> tuple[bytes, bool]:
-    """What of a piece can be read by itself, and whether it begins within a record.
+    """Cut out what of a piece can be read by itself; tell whether the piece begins within a record.
 
     A FASTA record that goes over the edge is taken for two, which makes at most one window too many of it. FASTQ
     records that do are left out, and so is a header that the edge may have cut.
@@ -214,7 +214,7 @@ def _whole_records(text: bytes, *, fastq: bool) -> tuple[bytes, bool]:
 
 
 def _count(records: Iterator[SequenceRecord], window_length: int) -> tuple[Counts, list[tuple[str, str]]]:
-    """Counts of some records, and the texts of about a hundredth to all of their frames."""
+    """Count some records; return also the texts of about a hundredth to all of their frames."""
     total, texts = Counts(), []
     for group in _groups(records):
         table = open_frames([record.sequence for record in group], window_length)
@@ -235,7 +235,7 @@ def _count(records: Iterator[SequenceRecord], window_length: int) -> tuple[Count
 
 
 def _groups(records: Iterator[SequenceRecord]) -> Iterator[list[SequenceRecord]]:
-    """Records by about a million bases."""
+    """Group records by about a million bases."""
     group: list[SequenceRecord] = []
     bases = 0
     for record in records:
@@ -249,13 +249,13 @@ def _groups(records: Iterator[SequenceRecord]) -> Iterator[list[SequenceRecord]]
 
 
 def _spread(texts: Sequence[tuple[str, str]], number: int) -> list[tuple[str, str]]:
-    """At most that many of them, evenly chosen."""
+    """Choose at most that many of them, evenly."""
     step = max(1, -(-len(texts) // number))
     return list(texts[::step])
 
 
 def _two_standard_errors(values: Sequence[int], sizes: Sequence[float]) -> float | None:
-    """Of the ratio sum(values) / sum(sizes), relative to it (the usual estimator of a ratio from clusters)."""
+    """Estimate two errors of sum(values) / sum(sizes), relative to it (usual estimator of a ratio from clusters)."""
     n = len(values)
     if n < _FEWEST_PIECES or sum(values) < _FEWEST_FRAMES:
         return None

@@ -32,13 +32,13 @@ _Pieces = Generator[bytes, None, bytes]  # yields text, returns what follows the
 
 
 def _at_once(decompressor: Any, block: bytes) -> _Pieces:
-    """Of gzip, whose text is at most 1,032 times as much."""
+    """Decompress gzip, whose text is at most 1,032 times as much."""
     yield decompressor.decompress(block)
     return decompressor.unused_data
 
 
 def _by_size(decompressor: Any, block: bytes) -> _Pieces:
-    """Of bzip2 and xz, whose decompressors take a limit."""
+    """Decompress bzip2 and xz, whose decompressors take a limit."""
     yield decompressor.decompress(block, _PIECE_SIZE)
     while not (decompressor.eof or decompressor.needs_input):
         yield decompressor.decompress(b"", _PIECE_SIZE)
@@ -46,7 +46,7 @@ def _by_size(decompressor: Any, block: bytes) -> _Pieces:
 
 
 def _by_slices(decompressor: Any, block: bytes) -> _Pieces:
-    """Of zstd, whose decompressor takes none."""
+    """Decompress zstd, whose decompressor takes no limit."""
     text, done = bytearray(), 0
     while done < len(block) and not decompressor.eof:
         text += decompressor.decompress(block[done : done + _ZSTD_SLICE])
@@ -71,7 +71,7 @@ _PZSTD_START = b"\x50\x2a\x4d\x18\x04\x00\x00\x00"
 
 
 def bgzf_block_size(head: bytes) -> int:
-    """Bytes of the block of BGZF (bgzip, samtools, many sequencing tools) that begins so; 0 if it is none."""
+    """Read the size of the BGZF block (bgzip, samtools, many sequencers) that begins so; 0 if it is none."""
     place, end = _EXTRA_FIELD, _end_of_extra_field(head)
     while head.startswith(_BGZF_START) and place + 4 <= end:
         length = int.from_bytes(head[place + 2 : place + 4], "little")
@@ -86,7 +86,7 @@ def _end_of_extra_field(head: bytes) -> int:
 
 
 def _needs_another(head: bytes) -> bool:
-    """Whether a member that begins so is never the last of a whole file."""
+    """Tell whether a member that begins so is never the last of a whole file."""
     if size := bgzf_block_size(head):
         return head[_end_of_extra_field(head) : size - _TRAILER_BYTES] not in _NOTHING
     return head.startswith(_PZSTD_START)
@@ -118,7 +118,7 @@ _DAMAGE = (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, zstandard.
 
 
 def is_compressed(block: bytes) -> bool:
-    """Whether a file that begins so is compressed."""
+    """Tell whether a file that begins so is compressed."""
     return _compression_of(block) is not None
 
 

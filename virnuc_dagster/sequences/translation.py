@@ -78,7 +78,7 @@ class FrameTable:
 
 
 class KnownShares(NamedTuple):
-    """How much of each window of a sequence is known, that is A, C, G or T.
+    """The share of each window of a sequence that is known, that is A, C, G or T.
 
     Attributes:
         codons: float64 (W, 6), share of each frame's codons of which all three letters are known: those that
