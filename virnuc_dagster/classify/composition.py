@@ -37,12 +37,12 @@ _CODON_UNIT = 20
 
 
 def feature_count(kmer: int) -> int:
-    """Width of `features`."""
+    """Return the width of `features`."""
     return kmer_count(kmer) + len(CODONS)
 
 
 def features(windows: Sequence[bytes | str], kmer: int) -> Floats:
-    """Both parts side by side.
+    """Compute both parts, side by side.
 
     Args:
         windows: N texts, a few hundred at once; upper and lower case count alike.
@@ -70,7 +70,7 @@ def blocks(windows: Sequence[bytes | str]) -> Iterator[tuple[slice, Sequence[byt
 
 @cache
 def kmer_feature(kmer: int) -> Ints:
-    """Feature of each base-5 k-mer code (A 0, C 1, G 2, T 3, any other letter 4), (5 ** kmer,).
+    """Tabulate the feature of each base-5 k-mer code (A 0, C 1, G 2, T 3, any other letter 4), (5 ** kmer,).
 
     k-mers with another letter have the number one past the last feature.
     """
@@ -137,7 +137,7 @@ def codon_counts(windows: Sequence[bytes | str]) -> Ints:
 
 
 def _joined(windows: Sequence[bytes | str], kmer: int) -> tuple[NDArray[np.uint8], Ints]:
-    """Codes of the letters of all windows, unknown letters between them; and each one's length with those.
+    """Join the codes of all windows, unknown letters between them; return also each one's length with those.
 
     No k-mer reaches from one window into the next.
     """
@@ -149,7 +149,7 @@ def _joined(windows: Sequence[bytes | str], kmer: int) -> tuple[NDArray[np.uint8
 
 
 def _codes(bases: NDArray[np.uint8], kmer: int) -> NDArray[Any]:
-    """Base-5 code of each k-mer, made of two halves, in the smallest type that holds it."""
+    """Compute the base-5 code of each k-mer from two halves, in the smallest type that holds it."""
     if kmer == 1:
         return bases
     low = kmer // 2
@@ -161,13 +161,13 @@ def _codes(bases: NDArray[np.uint8], kmer: int) -> NDArray[Any]:
 
 
 def _leaving(lengths: Ints, count: int) -> NDArray[np.bool_]:
-    """Whether the codon at each of `count` letters reaches beyond its window, by the lengths that `_joined` gives."""
+    """Tell whether the codon at each of `count` letters leaves its window, by the lengths that `_joined` gives."""
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(lengths.sum())
     return np.append(left < 6, np.ones(count - len(left), dtype=bool))
 
 
 def _stretches(codes: NDArray[Any], leaves: NDArray[np.bool_] | None, reverse: bool) -> tuple[Ints, Ints, Ints]:
-    """Every stretch between stops of one strand's frames that holds a known codon.
+    """Find every stretch between stops of one strand's frames that holds a known codon.
 
     Args:
         codes: Code of the codon at each letter.
@@ -196,7 +196,7 @@ def _stretches(codes: NDArray[Any], leaves: NDArray[np.bool_] | None, reverse: b
 
 @cache
 def _codon_tables() -> tuple[NDArray[np.bool_], Ints]:
-    """Of each strand and base-5 codon code: is it a stop, (2, 125); number of its codon, 64 if unknown, (2, 125)."""
+    """Tabulate by strand and codon code: is it a stop, (2, 125); number of its codon, 64 if unknown, (2, 125)."""
     stops = unambiguous_dna_by_id[1].stop_codons
     ends, codon_of = np.zeros((2, 125), dtype=np.bool_), np.full((2, 125), len(CODONS), dtype=np.int64)
     for codon in CODONS:

@@ -38,7 +38,7 @@ class Verdict(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a sequence is `uncertain`; the first that fits, in this order."""
+    """The reason why a sequence is `uncertain`; the first that fits, in this order."""
 
     TOO_LITTLE_KNOWN = "too_little_known"  #: too few windows count, and enough would if their letters were known
     FEW_WINDOWS_SCORED = "few_windows_scored"
@@ -46,7 +46,7 @@ class Reason(StrEnum):
 
 
 class Source(StrEnum):
-    """Where the score of a window comes from."""
+    """The source of the score of a window."""
 
     FRAME = "frame"
     FALLBACK = "fallback"  #: it has no open frame; the score is of its DNA alone
@@ -115,7 +115,7 @@ class WindowScore:
         return None if self.virus is None or self.others is None else self.virus / (self.virus + self.others)
 
     def counts(self, known_share: float) -> bool:
-        """Whether it has a score that rests on enough known letters to have a part in a verdict."""
+        """Tell whether it has a score that rests on enough known letters to have a part in a verdict."""
         return self.virus is not None and self.known >= known_share
 
 
@@ -168,7 +168,7 @@ def score_windows(
     frames: Iterable[FrameScore] | None,
     known: "KnownShares | None" = None,
 ) -> Iterator[WindowScore]:
-    """The windows of one sequence, with the frames that belong to them.
+    """Score the windows of one sequence by the frames that belong to them.
 
     Args:
         sequence_id: Id of the sequence.
@@ -202,7 +202,7 @@ def score_windows(
 
 
 def _known_behind(frames: Sequence[FrameScore], shares: Sequence[float]) -> float:
-    """The lesser known share of the frames that give a window its two scores."""
+    """Return the lesser known share of the frames that give a window its two scores."""
     known = [(frame, shares[frame.index]) for frame in frames]
     virus = max((frame.virus, share) for frame, share in known)[1]
     others = max((frame.others, share) for frame, share in known)[1]
@@ -210,7 +210,7 @@ def _known_behind(frames: Sequence[FrameScore], shares: Sequence[float]) -> floa
 
 
 def with_fallback(window: WindowScore, virus: float) -> WindowScore:
-    """A window without a frame, with the fallback's score.
+    """Give a window without a frame the fallback's score.
 
     Args:
         window: Its source is `none`.
@@ -221,7 +221,7 @@ def with_fallback(window: WindowScore, virus: float) -> WindowScore:
 
 
 def evidence(windows: Iterable[WindowScore], known_share: float) -> tuple[list[float], list[bool]]:
-    """Scores of the windows that count, and of each whether it comes from frames: what roll-ups take."""
+    """Collect what roll-ups take: scores of the windows that count, and whether each comes from frames."""
     counted = [(w.score, w.source is Source.FRAME) for w in windows if w.counts(known_share)]
     return [score for score, _ in counted if score is not None], [from_frame for _, from_frame in counted]
 
@@ -239,7 +239,7 @@ def score_sequence(
     complete: bool = True,
     unknown_bases: int = 0,
 ) -> SequenceScore:
-    """The verdict of one sequence.
+    """Decide the verdict of one sequence.
 
     Args:
         sequence_id: Id of the sequence.
@@ -275,7 +275,7 @@ def score_sequence(
 
 
 def _why_few(windows: Sequence[WindowScore], counted: int, scored_share: float, known_share: float) -> Reason:
-    """Why too few windows count; one that has no score may have none for want of known letters too."""
+    """Say why too few windows count; one without a score may have none for want of known letters too."""
     unknown = sum(window.known < known_share for window in windows)
     enough = counted + unknown >= scored_share * len(windows)
     return Reason.TOO_LITTLE_KNOWN if unknown and enough else Reason.FEW_WINDOWS_SCORED

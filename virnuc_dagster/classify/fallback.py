@@ -33,7 +33,7 @@ class FallbackModel:
     bias: float
 
     def score(self, windows: Sequence[bytes | str]) -> Floats:
-        """P(virus) of each window, (N,), independent of the other windows and of the strand.
+        """Compute P(virus) of each window, (N,), independent of the other windows and of the strand.
 
         NaN for a window without a single k-mer of A, C, G and T.
         """
@@ -48,12 +48,12 @@ class FallbackModel:
         return scores
 
     def calibrated(self, line: tuple[float, float]) -> FallbackModel:
-        """The model with its log-odds put through a line (`calibration_line`)."""
+        """Return the model with its log-odds put through a line (`calibration_line`)."""
         slope, offset = line
         return _as_stored(FallbackModel(self.kmer, self.weights * slope, self.bias * slope + offset))
 
     def to_bytes(self) -> bytes:
-        """The model as a safetensors file: `weights` float32 and `bias` float32 (1,)."""
+        """Write the model as a safetensors file: `weights` float32 and `bias` float32 (1,)."""
         from safetensors.numpy import save
 
         return save({"weights": self.weights.astype(np.float32), "bias": np.array([self.bias], dtype=np.float32)})
@@ -122,7 +122,7 @@ def fit_fallback(
 
 
 def calibration_line(model: FallbackModel, held_out: LabelledWindows) -> tuple[float, float]:
-    """Platt scaling: the line that makes probabilities of a model's log-odds.
+    """Find the line that makes probabilities of a model's log-odds (Platt scaling).
 
     It may be found with a model fitted on a part of the data, and then be given to one fitted on all of it.
 
@@ -145,7 +145,7 @@ def calibration_line(model: FallbackModel, held_out: LabelledWindows) -> tuple[f
 
 
 def _as_stored(model: FallbackModel) -> FallbackModel:
-    """Through the stored precision, so that a fitted model scores as the one read back."""
+    """Round a model to the stored precision, so that a fitted model scores as the one read back."""
     return FallbackModel.from_bytes(model.to_bytes(), model.kmer)
 
 
@@ -157,7 +157,7 @@ def _all_features(windows: Sequence[bytes | str], kmer: int) -> NDArray[np.float
 
 
 def _expit(logit: Floats) -> Floats:
-    """The logistic function; no overflow warning for any finite logit."""
+    """Apply the logistic function, without an overflow warning for any finite logit."""
     small = np.exp(-np.abs(logit))
     expit: Floats = np.where(logit >= 0, 1, small) / (1 + small)
     return expit

@@ -14,7 +14,7 @@ _BLOCK_ROWS = 256
 
 
 class Head(nn.Module):
-    """Linear, BatchNorm, ReLU, Dropout, Linear; parameter names as in the published heads.
+    """The head: Linear, BatchNorm, ReLU, Dropout, Linear; parameter names as in the published heads.
 
     Args:
         features: Width of the joined embeddings (3,328 for the published heads).
@@ -29,7 +29,7 @@ class Head(nn.Module):
         self.output_layer = nn.Linear(hidden, 2)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits (N, 2), others and virus, of joined embeddings (N, F)."""
+        """Compute logits (N, 2), others and virus, of joined embeddings (N, F)."""
         hidden = F.relu(self.bn1(self.hidden_layer(features)))
         logits: torch.Tensor = self.output_layer(self.dropout(hidden))
         return logits

@@ -29,22 +29,22 @@ def _expit(logit: float) -> float:
 
 
 def highest(scores: Sequence[float], from_frame: Sequence[bool]) -> float:
-    """The highest window score."""
+    """Take the highest window score."""
     return max(scores)
 
 
 def mean(scores: Sequence[float], from_frame: Sequence[bool]) -> float:
-    """The mean window score."""
+    """Average the window scores."""
     return _mean(scores)
 
 
 def mean_frames_first(scores: Sequence[float], from_frame: Sequence[bool]) -> float:
-    """The mean over the windows with open frames; over the others only where there is no such window."""
+    """Average over the windows with open frames; over the others only where there is no such window."""
     return _mean([score for score, frame in zip(scores, from_frame, strict=True) if frame] or scores)
 
 
 def contig_score(scores: Sequence[float], from_frame: Sequence[bool]) -> float:
-    """The published contig score of VirNucPro users, sum(d sqrt|d|) / sum(sqrt|d|), brought from -1..1 to 0..1.
+    """Take VirNucPro's published contig score, sum(d sqrt|d|) / sum(sqrt|d|), brought from -1..1 to 0..1.
 
     d = P(virus) - P(others) of a window, here 2 score - 1.
     Source: broadinstitute/viral-pipelines, `classify_virnucpro_contigs`.
@@ -58,24 +58,24 @@ def contig_score(scores: Sequence[float], from_frame: Sequence[bool]) -> float:
 
 
 def mean_logit(scores: Sequence[float], from_frame: Sequence[bool]) -> float:
-    """The mean of the windows' logits, as a probability: sure windows weigh more than in `mean`."""
+    """Average the windows' logits, as a probability: sure windows weigh more than in `mean`."""
     return _expit(_mean([_logit(score) for score in scores]))
 
 
 def weighted_logit(scores: Sequence[float], from_frame: Sequence[bool]) -> float:
-    """As `mean_logit`, with half the weight for windows that the fallback scored."""
+    """Average as `mean_logit` does, with half the weight for windows that the fallback scored."""
     weights = [1.0 if frame else _FALLBACK_WEIGHT for frame in from_frame]
     logits = math.fsum(_logit(score) * weight for score, weight in zip(scores, weights, strict=True))
     return _expit(logits / math.fsum(weights))
 
 
 def evidence(scores: Sequence[float], from_frame: Sequence[bool]) -> float:
-    """The sum of the logits over the root of their number: surer the more windows agree, less than if independent."""
+    """Divide the sum of the logits by the root of their number: surer the more agree, less than if independent."""
     return _expit(math.fsum(map(_logit, scores)) / math.sqrt(len(scores)))
 
 
 def viral_share(scores: Sequence[float], from_frame: Sequence[bool]) -> float:
-    """The share of windows that are called virus (a tie is virus)."""
+    """Take the share of windows that are called virus (a tie is virus)."""
     return sum(score >= 0.5 for score in scores) / len(scores)
 
 
