@@ -11,7 +11,7 @@ THIN_WINDOWS = 2
 
 
 class BatchCounts:
-    """Adds up sequences; its size does not depend on how many there are.
+    """A sum over sequences, whose size does not depend on how many there are.
 
     Args:
         batch: Key of the batch.
@@ -45,7 +45,7 @@ class BatchCounts:
             self.bins[sequence.verdict][min(int(sequence.score * SCORE_BINS), SCORE_BINS - 1)] += 1
 
     def summary(self) -> dict[str, Any]:
-        """What `summary.json` says; nothing in it varies between calls."""
+        """Make what `summary.json` says; nothing in it varies between calls."""
         return {
             "batch": self.batch,
             "complete": self.frames == self.scored_frames,

@@ -38,7 +38,7 @@ class EmbeddingMap:
 
 
 def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    """At most `most` of the numbers 0..count-1, evenly spread; always the same ones.
+    """Choose at most `most` of the numbers 0..count-1, evenly spread; always the same ones.
 
     >>> evenly(10, 4).tolist()
     [0, 2, 5, 7]
@@ -47,7 +47,7 @@ def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
 
 
 def principal_plane(blocks: tuple[npt.NDArray[np.float32], ...]) -> tuple[Float64Array, tuple[float, float]]:
-    """Coordinates on the two main axes.
+    """Compute coordinates on the two main axes.
 
     Halko, Martinsson and Tropp 2011 (SIAM Review 53:217), randomised subspace iteration, here from a fixed start:
     a full decomposition of 4,000 x 3,328 takes half a minute.

@@ -46,7 +46,7 @@ class Matrix:
         return len(self.ids), len(self.columns)
 
     def batches(self) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
-        """Ids and values, part by part."""
+        """Yield ids and values, part by part."""
         done = 0
         for part in self.parts:
             yield self.ids[done : done + len(part)], part
@@ -63,7 +63,7 @@ class Texts:
 
 
 def frame_parts(frame_id: str) -> tuple[str, str, str]:
-    """Sequence id, window id and frame of a frame id.
+    """Split a frame id into sequence id, window id and frame.
 
     >>> frame_parts("contig_1_chunk_12R3")
     ('contig_1', 'contig_1_chunk_12', 'R3')
@@ -78,7 +78,7 @@ _OWNER = ("sequence_id", "window_id", "frame")
 
 
 def write_tsv(matrix: Matrix, file: BinaryIO) -> None:
-    """A line a frame: id, then the values as the shortest text that reads back as the same float32."""
+    """Write a line a frame: id, then the values as the shortest text that reads back as the same float32."""
     file.write(("\t".join(("id", *matrix.columns)) + "\n").encode())
     for ids, values in matrix.batches():
         for frame_id, row in zip(ids, values, strict=True):
@@ -86,7 +86,7 @@ def write_tsv(matrix: Matrix, file: BinaryIO) -> None:
 
 
 def write_safetensors(matrix: Matrix, file: BinaryIO) -> None:
-    """`data` (N, D) float32, and the ids as JSON under `ids` in the metadata.
+    """Write `data` (N, D) float32, and the ids as JSON under `ids` in the metadata.
 
     The library writes from memory only; the format is a header and the bytes (safetensors, "Format").
     """
@@ -103,7 +103,7 @@ def write_safetensors(matrix: Matrix, file: BinaryIO) -> None:
 
 
 def write_parquet(matrix: Matrix, file: BinaryIO) -> None:
-    """A row a frame, a row group a shard: id, sequence_id, window_id, frame, and the values.
+    """Write a row a frame, a row group a shard: id, sequence_id, window_id, frame, and the values.
 
     Two named columns for the scores; one column `embedding` of fixed-size lists for embeddings.
     """
@@ -125,7 +125,7 @@ def write_parquet(matrix: Matrix, file: BinaryIO) -> None:
 
 
 def write_h5ad(matrix: Matrix, path: Path) -> None:
-    """An AnnData file: `X` (N, D), a row of `obs` a frame, `uns["virnuc"]` says where it comes from.
+    """Write an AnnData file: `X` (N, D), a row of `obs` a frame, `uns["virnuc"]` says where it comes from.
 
     The library writes everything but `X`; `X` is then filled shard by shard, as its format says
     (anndata, "On-disk format", dense arrays).
@@ -149,13 +149,13 @@ def write_h5ad(matrix: Matrix, path: Path) -> None:
 
 
 def _h5ad_bytes(matrix: Matrix) -> int:
-    """Space for an AnnData file, on the safe side: values, four texts a row that make up twice its id, structure."""
+    """Estimate space for an AnnData file, on the safe side: values, four texts a row of twice its id, structure."""
     rows, columns = matrix.shape
     return 4 * rows * columns + sum(3 * len(name) + 4 * 48 for name in matrix.ids) + 256 * columns + 2**18
 
 
 def write_fasta(texts: Texts, file: BinaryIO) -> None:
-    """A record a sequence, 60 letters a line."""
+    """Write a record a sequence, 60 letters a line."""
     for header, text in texts.records:
         file.write(fasta(header, text).encode())
 

@@ -20,7 +20,7 @@ _COLOURS = {
 
 
 def verdicts(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Sequences by verdict, a bar a batch."""
+    """Make the plot of sequences by verdict, a bar a batch."""
     return {
         "id": "virnuc_verdicts",
         "section_name": "VirNucPro",
@@ -33,7 +33,7 @@ def verdicts(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def columns(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns of MultiQC's table of general statistics."""
+    """Make the columns of MultiQC's table of general statistics."""
     windows = summary["windows"]
     scored = 100 * (summary["scored_windows"] + summary["fallback_windows"]) / windows if windows else 0.0
     unknown = 100 * summary["unknown_bases"] / summary["bases"] if summary["bases"] else 0.0

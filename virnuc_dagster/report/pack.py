@@ -17,7 +17,7 @@ _ALIGNMENT = 8
 
 
 def pack(facts: Mapping[str, Any], columns: Mapping[str, npt.NDArray[Any]]) -> str:
-    """One block of base64 text; equal contents give equal text.
+    """Pack into one block of base64 text; equal contents give equal text.
 
     Args:
         facts: Anything JSON can hold.

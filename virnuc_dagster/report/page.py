@@ -39,7 +39,7 @@ of atomic-level protein structure with a language model</em> (ESM-2), Science 20
 
 @dataclass
 class PageContent:
-    """Everything a page is made of.
+    """The parts that a page is made of.
 
     Attributes:
         summary: Counts as `BatchCounts.summary` makes them.
@@ -73,12 +73,12 @@ def _static(*names: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """A source of the content security policy: exactly this script or style."""
+    """Name exactly this script or style as a source of the content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def page(content: PageContent) -> bytes:
-    """The page; equal contents give equal bytes."""
+    """Make the page; equal contents give equal bytes."""
     style = "\n" + _static("report.css")
     script = '\n(() => {\n"use strict";\n' + _static(*_SCRIPTS) + "\n})();\n"
     policy = (
@@ -126,7 +126,7 @@ def _data_facts(content: PageContent, shown: Sequence[rows.Row]) -> dict[str, An
 
 
 def _map_columns(content: PageContent) -> dict[str, npt.NDArray[Any]]:
-    """Places rounded to a 4,096th of the map: finer than a screen, coarser than any noise of the arithmetic."""
+    """Round places to a 4,096th of the map: finer than a screen, coarser than any noise of the arithmetic."""
     found = content.embeddings
     empty = np.empty(0)
     x, y, sequence, virus = (found.x, found.y, found.sequence, found.virus) if found else (empty,) * 4
@@ -146,7 +146,7 @@ def _steps(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
 
 
 def words(reason: Reason) -> str:
-    """A reason as it is read: `too little known`."""
+    """Write a reason as it is read: `too little known`."""
     return reason.value.replace("_", " ")
 
 
@@ -194,7 +194,7 @@ def _cards(summary: Mapping[str, Any]) -> Iterable[str]:
 
 
 def unknown(bases: int, of: int) -> str:
-    """A share of unknown bases, empty for none; what is there is never shown as none."""
+    """Write a share of unknown bases, empty for none; what is there is never shown as none."""
     if not bases:
         return ""
     return f"{bases / of:.1%}" if bases >= of / 1_000 else "<0.1%"
@@ -255,7 +255,7 @@ def _explanation(content: PageContent, shown: Sequence[rows.Row]) -> str:
 
 
 def _limits(content: PageContent, shown: Sequence[rows.Row]) -> Iterable[str]:
-    """Says what the page does not hold."""
+    """Say what the page does not hold."""
     if content.rows.total > len(shown):
         yield (
             f"This page lists {len(shown):,} of {content.rows.total:,} sequences, viral first, then by score; the"

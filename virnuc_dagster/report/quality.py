@@ -10,7 +10,7 @@ COVERAGE_MIN = 0.5
 
 
 def warnings(counts: BatchCounts) -> Iterator[str]:
-    """Sentences, the gravest first; none for a batch without a flaw."""
+    """Yield sentences, the gravest first; none for a batch without a flaw."""
     c = counts
     if unscored := c.verdicts[Verdict.NO_OPEN_FRAME] + c.verdicts[Verdict.TOO_SHORT]:
         yield (

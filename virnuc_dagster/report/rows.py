@@ -61,7 +61,7 @@ class Row:
 
 @dataclass
 class PageRows:
-    """Gathers the rows of a page.
+    """The rows of a page, as they are gathered.
 
     Args:
         rows_max: Rows to keep.
@@ -103,12 +103,12 @@ class PageRows:
         self._windows = sum(row.windows for row in self._rows if row.trace is not None)
 
     def rows(self) -> list[Row]:
-        """The rows to show, in input order."""
+        """Return the rows to show, in input order."""
         self._prune()
         return sorted(self._rows, key=lambda row: row.number)
 
     def best(self, count: int) -> list[Row]:
-        """The first rows in order of rank."""
+        """Return the first rows in order of rank."""
         return sorted(self._rows, key=lambda row: row.rank)[:count]
 
 
@@ -133,7 +133,7 @@ def _trace(windows: Sequence[WindowScore], known_share: float) -> bytes:
 
 
 def row_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
-    """The table's columns; `trace` is the place of a row's first window, `NO_SCORE` for none."""
+    """Make the table's columns; `trace` is the place of a row's first window, `NO_SCORE` for none."""
     kept = [row.windows if row.trace is not None else 0 for row in rows]
     first = [total - count for total, count in zip(accumulate(kept), kept, strict=True)]
     scores = [NO_SCORE if row.score is None else round(row.score * _MILLIONTHS) for row in rows]
@@ -153,7 +153,7 @@ def row_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
 
 
 def window_columns(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
-    """The windows of all rows that have them, one after the other; starts as differences, which pack well."""
+    """Join the windows of all rows that have them; starts are differences, which pack well."""
     traces = [np.frombuffer(row.trace, _WINDOW) for row in rows if row.trace]
     if not traces:
         traces = [np.empty(0, _WINDOW)]

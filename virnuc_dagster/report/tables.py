@@ -36,27 +36,27 @@ _FASTA_WIDTH = 60
 
 
 def number(value: float | None) -> str:
-    """A probability, or a share, as the shortest text that reads back as the same float32; `NA` if there is none."""
+    """Write a probability or a share as the shortest text that reads back as the same float32; `NA` for none."""
     return MISSING if value is None else str(np.float32(value))
 
 
 def score(value: float | None) -> str:
-    """A sequence score with six decimals; `NA` if nothing was scored."""
+    """Write a sequence score with six decimals; `NA` if nothing was scored."""
     return MISSING if value is None else f"{value:.6f}"
 
 
 def share(value: float) -> str:
-    """A known share with four decimals, cut and not rounded: what is shown as a half is at least a half."""
+    """Write a known share with four decimals, cut and not rounded: what is shown as a half is at least a half."""
     return f"{int(value * 10_000 + 1e-6) / 10_000:.4f}"
 
 
 def lines(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as tab-separated text."""
+    """Write rows as tab-separated text."""
     return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
 def sequence_row(sequence: SequenceScore) -> tuple[object, ...]:
-    """One input sequence."""
+    """Make the row of one input sequence."""
     return (
         sequence.id, sequence.length, len(sequence.windows), sequence.scored_windows, sequence.fallback_windows,
         score(sequence.score), sequence.verdict.value,
@@ -65,7 +65,7 @@ def sequence_row(sequence: SequenceScore) -> tuple[object, ...]:
 
 
 def window_rows(sequence: SequenceScore) -> Iterator[tuple[object, ...]]:
-    """The windows of a sequence, in order; `start` counts from 0, `end` is one past the last base."""
+    """Yield the windows of a sequence, in order; `start` counts from 0, `end` is one past the last base."""
     for w in sequence.windows:
         is_virus = MISSING if w.is_virus is None else w.is_virus
         yield (
@@ -80,7 +80,7 @@ def frame_rows(
     frames: Iterable[FrameScore],
     known: "KnownShares | None" = None,
 ) -> Iterator[tuple[object, ...]]:
-    """The scored frames of a sequence; `start` and `end` are those of its codons on the forward strand.
+    """Yield the scored frames of a sequence; `start` and `end` are of its codons on the forward strand.
 
     Args:
         sequence_id: Id of the sequence.
@@ -102,13 +102,13 @@ def frame_rows(
 
 
 def original_frame_rows(frames: Iterable[FrameScore]) -> Iterator[tuple[object, ...]]:
-    """The original's table: a row a scored frame, in input order."""
+    """Yield the original's table: a row a scored frame, in input order."""
     for f in frames:
         yield f.id, "virus" if f.is_virus else "others", number(f.others), number(f.virus)
 
 
 def fasta(description: str, text: str) -> str:
-    """One record with its whole header."""
+    """Write one record with its whole header."""
     return f">{description}\n" + "".join(f"{text[i : i + _FASTA_WIDTH]}\n" for i in range(0, len(text), _FASTA_WIDTH))
 
 
@@ -156,5 +156,5 @@ class OriginalWindows:
         self._windows += [(w.id, bool(w.is_virus)) for w in sequence.windows if w.source is Source.FRAME]
 
     def text(self) -> str:
-        """The whole file."""
+        """Return the whole file."""
         return lines([COLUMNS[paths.WINDOWS_ORIGINAL], *sorted(self._windows)])
