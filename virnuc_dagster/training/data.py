@@ -49,7 +49,7 @@ class Data:
         return {"fit": self.fit, "dev": self.dev, "val": self.val}
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Per part: records, bases, groups, and records by kind."""
+        """Count per part: records, bases, groups, and records by kind."""
         return {
             name: {
                 "records": len(part),

@@ -48,7 +48,7 @@ class EncoderOptions:
 
     @classmethod
     def of(cls, seed: int, steps: int | None = None) -> EncoderOptions:
-        """The default options, with another number of steps if given."""
+        """Return the default options, with another number of steps if given."""
         options = cls(seed)
         if steps is None:
             return options

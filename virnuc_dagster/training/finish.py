@@ -45,7 +45,7 @@ class Part:
     protein: torch.Tensor
 
     def windows(self, head: Head, fallback: FallbackModel | None, window_length: int) -> list[list[WindowScore]]:
-        """Scored windows of each record."""
+        """Score the windows of each record."""
         scores = predict(head, self.dna, self.protein)
         windows = list(windows_of(self.records, self.frames, scores, window_length))
         if fallback:
@@ -54,7 +54,7 @@ class Part:
 
 
 def window_texts(records: Sequence[Record], window_length: int) -> tuple[list[bytes], NDArray[np.int64]]:
-    """Bases of every window, and the index of its record."""
+    """Cut the bases of every window; return also the index of its record."""
     texts, record = [], []
     for index, one in enumerate(records):
         for start, end in window_spans(len(one.sequence), window_length).tolist():
@@ -83,7 +83,7 @@ def _fit(records: Sequence[Record], window_length: int) -> FallbackModel:
 
 
 def _calibrating(dev: Part, head: Head, window_length: int) -> LabelledWindows:
-    """Windows without a frame, or all (see `fit_fallbacks`).
+    """Choose windows without a frame, or all (see `fit_fallbacks`).
 
     Weights are those that balance all windows, so that having none counts as it should.
     """

@@ -114,7 +114,7 @@ def require_both_classes(frames: FrameSet, purpose: str) -> None:
 
 
 def balanced_weights(records: Sequence[Record], record: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights of items (frames or windows) that give every class one half of the whole.
+    """Weigh items (frames or windows) so that every class is one half of the whole.
 
     Within a class, categories share by the square root of their number of items, and so do groups within a category:
     large ones count more, but not in proportion.
@@ -144,7 +144,7 @@ def balanced_weights(records: Sequence[Record], record: NDArray[np.int64]) -> ND
 
 
 def _by_root(labels: NDArray[np.int64]) -> list[tuple[int, float]]:
-    """Each label with its share by the square root of its count."""
+    """Give each label its share by the square root of its count."""
     values, counts = np.unique(labels, return_counts=True)
     shares = np.sqrt(counts) / np.sqrt(counts).sum()
     return list(zip(values.tolist(), shares.tolist(), strict=True))

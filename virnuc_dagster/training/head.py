@@ -90,7 +90,7 @@ def log_odds(head: Head, features: torch.Tensor) -> Floats:
 
 
 def join_heads(heads: Sequence[Head], factors: Sequence[float], shift: float) -> Head:
-    """One head on the joined embeddings whose log odds are a weighted sum of single heads' log odds.
+    """Join heads into one whose log odds are a weighted sum of theirs.
 
     Each hidden unit looks at the embedding of its own encoder only.
 
@@ -115,7 +115,7 @@ def join_heads(heads: Sequence[Head], factors: Sequence[float], shift: float) ->
 
 
 def stack(log_odds: Floats, virus: Bools, weight: Floats) -> tuple[list[float], float]:
-    """Factors and shift with which log odds of one or more heads add up to calibrated ones; logistic regression.
+    """Fit factors and shift that make calibrated log odds of those of one or more heads; logistic regression.
 
     Args:
         log_odds: (N, H), a column a head.

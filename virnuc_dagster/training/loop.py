@@ -42,7 +42,7 @@ class StoppedError(VirnucError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one encoder is trained.
+    """The recipe by which one encoder is trained.
 
     Attributes:
         size: Size of the network.
@@ -93,7 +93,7 @@ class Task:
 
 
 class Crops:
-    """Draws batches of crops of one length.
+    """A source of batches of crops of one length.
 
     Args:
         task: What is trained.
@@ -109,7 +109,7 @@ class Crops:
         self._weight, self._cumulated = torch.from_numpy(frames.weight), {0: torch.empty(0)}
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Codons or residues (B, C), class (B,) and category (B,) of one batch."""
+        """Draw codons or residues (B, C), class (B,) and category (B,) of one batch."""
         recipe = self._task.recipe
         least, most = max(1, recipe.crop // 2), max(2, recipe.crop * 3 // 2)
         size = int(torch.randint(least, most, (1,), generator=self._random))
@@ -123,7 +123,7 @@ class Crops:
         return middle, self._virus[rows], self._kinds[rows]
 
     def _chances(self, size: int) -> torch.Tensor:
-        """Cumulated weights of the frames that are long enough."""
+        """Cumulate the weights of the frames that are long enough."""
         if size not in self._cumulated:
             self._cumulated[size] = (self._weight * (self._length >= size)).cumsum(0)
         return self._cumulated[size]
@@ -156,7 +156,7 @@ class Training:
         self.best: dict[str, torch.Tensor] = {}
 
     def advance(self) -> None:
-        """One optimiser step, and a look at `dev` when it is time."""
+        """Take one optimiser step, and look at `dev` when it is time."""
         recipe = self.task.recipe
         loss = self.network.loss(*self.crops.draw(), self.random, recipe.masked)
         self.optimizer.zero_grad(set_to_none=True)
@@ -297,7 +297,7 @@ def member_logits(member: Member, frames: FrameSet) -> NDArray[np.float64]:
 
 
 def member_vectors(member: Member, frames: FrameSet) -> torch.Tensor:
-    """Embeddings of whole frames, as the product makes them, float32 (N, D)."""
+    """Embed whole frames as the product does, float32 (N, D)."""
     texts = frames.nucleotide if member.part == "dnabert_s" else frames.protein
     ids = [str(i) for i in range(len(texts))]
     return embed(member.as_encoder(), ids, texts, token_budget=TOKEN_BUDGET)

@@ -71,7 +71,7 @@ def measure_part(
 
 
 def floor_of(data: Data, window_length: int) -> dict[str, Any]:
-    """What a plain 6-mer model, fitted on everything but `val`, reaches on `val`, by section."""
+    """Measure what a plain 6-mer model, fitted on everything but `val`, reaches on `val`, by section."""
     return floor_figures(_labelled((*data.fit, *data.dev)), _labelled(data.val), window_length)
 
 

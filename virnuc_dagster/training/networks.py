@@ -41,7 +41,7 @@ class Size:
     hidden: int
 
     def config(self) -> dict[str, Any]:
-        """The entries of a Hugging Face style configuration that both architectures share."""
+        """Make the entries of a Hugging Face style configuration that both architectures share."""
         return {
             "hidden_size": self.width,
             "num_hidden_layers": self.layers,
@@ -79,23 +79,23 @@ class Member(nn.Module):
 
     @abstractmethod
     def tokens(self, middle: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, T) of equally long crops of codons or residues, int64 (B, C)."""
+        """Make tokens (B, T) of equally long crops of codons or residues, int64 (B, C)."""
 
     @abstractmethod
     def pool(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Mean of the last hidden state (B, T, D) over what the product pools (method.md §4)."""
+        """Average the last hidden state (B, T, D) over what the product pools (method.md §4)."""
 
     @abstractmethod
     def masked_loss(self, hidden: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Loss of predicting masked tokens (M,) from their hidden states (M, D)."""
+        """Compute the loss of predicting masked tokens (M,) from their hidden states (M, D)."""
 
     @abstractmethod
     def plain(self) -> DnabertSModel | Esm2Model:
-        """The encoder as the bundle holds it."""
+        """Return the encoder as the bundle holds it."""
 
     @abstractmethod
     def as_encoder(self) -> DnabertSEncoder | Esm2Encoder:
-        """The encoder as the product uses it, packed for inference."""
+        """Pack the encoder for inference, as the product uses it."""
 
     mask: int
     first_token: int
@@ -103,7 +103,7 @@ class Member(nn.Module):
     def loss(
         self, middle: torch.Tensor, virus: torch.Tensor, kind: torch.Tensor, random: torch.Generator, masked: float
     ) -> torch.Tensor:
-        """Training loss of equally long crops.
+        """Compute the training loss of equally long crops.
 
         Args:
             middle: Codons or residues, int64 (B, C).
@@ -141,7 +141,7 @@ class PairEmbedding(nn.Module):
         self.embedding_dim = width
 
     def table(self) -> torch.Tensor:
-        """The embedding of every token, (V, D)."""
+        """Add up the embedding of every token, (V, D)."""
         special, first = self.first.weight[:FIRST_CODON], self.first.weight[FIRST_CODON:]
         pairs = (first[:, None] + self.second.weight[None, :-1]).flatten(0, 1) + self.pair.weight
         return torch.cat((special, first + self.second.weight[-1], pairs))

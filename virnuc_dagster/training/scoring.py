@@ -17,7 +17,7 @@ from virnuc_dagster.training.records import Record
 def windows_of(
     records: Sequence[Record], frames: FrameSet, scores: torch.Tensor, window_length: int
 ) -> Iterator[list[WindowScore]]:
-    """The windows of each record with the scores of their frames.
+    """Yield the windows of each record with the scores of their frames.
 
     Args:
         records: Records.

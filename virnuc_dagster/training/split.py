@@ -54,7 +54,7 @@ def cut_dev(records: Sequence[Record], seed: int) -> tuple[list[Record], list[Re
 
 
 def _stays(group: str, dev: set[str], bases: dict[str, dict[str, int]]) -> bool:
-    """Whether every category of the group keeps another group in training."""
+    """Tell whether every category of the group keeps another group in training."""
     return all(set(groups) - dev - {group} for groups in bases.values() if group in groups)
 
 

@@ -42,7 +42,7 @@ def choose_thresholds(score: Floats, is_virus: Bools, weight: Floats) -> dict[st
 
 
 def _least_sure(grid: list[float], calls: Callable[[float], Bools], truth: Bools, weight: Floats) -> float:
-    """The last threshold, from the surest on, up to which `RIGHT` of the calls are right."""
+    """Find the last threshold, from the surest on, up to which `RIGHT` of the calls are right."""
     shares: list[tuple[float, float]] = []
     for threshold in grid:
         called = calls(threshold)

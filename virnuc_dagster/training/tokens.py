@@ -25,7 +25,7 @@ _BASE[list(b"ACGT")] = range(4)
 
 
 def codon_tokenizer() -> Tokenizer:
-    """The tokeniser, as it goes into the bundle."""
+    """Make the tokeniser, as it goes into the bundle."""
     pairs = (first + second for first, second in product(CODONS, repeat=2))
     vocabulary = {token: i for i, token in enumerate((*SPECIAL, *CODONS, *pairs))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106 - a token, not a secret
@@ -38,13 +38,13 @@ def codon_tokenizer() -> Tokenizer:
 
 
 def codon_ids(text: bytes) -> NDArray[np.uint8]:
-    """Tokens of single codons of texts joined at multiples of three bases; 0 is [UNK]."""
+    """Number single codons of texts joined at multiples of three bases; 0 is [UNK]."""
     a, b, c = _BASE[np.frombuffer(text, dtype=np.uint8)].reshape(-1, 3).T
     return np.maximum(16 * a + 4 * b + c + FIRST_CODON, 0).astype(np.uint8)
 
 
 def pair_tokens(codons: torch.Tensor) -> torch.Tensor:
-    """Tokens of rows of equally many codons: pairs, and the last codon if it is left over; [CLS] and [SEP] around.
+    """Make tokens of rows of equally many codons: pairs, and a last codon left over; [CLS] and [SEP] around.
 
     Args:
         codons: Tokens of single codons, int64 (B, C).

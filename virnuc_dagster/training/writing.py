@@ -111,7 +111,7 @@ def copied(folder: Path, bundle: Bundle) -> dict[str, Any]:
 
 
 def summary_of(facts: dict[str, Any]) -> dict[str, Any]:
-    """What `bundle.json` repeats of `training.json`: options, and the totals of each part."""
+    """Pick what `bundle.json` repeats of `training.json`: options, and the totals of each part."""
     totals: dict[str, Any] = {
         part: {name: {key: figures[key] for key in _TOTALS} for name, figures in facts[part].items()}
         for part in ("dev", "val")
