@@ -54,7 +54,7 @@ class Crew:
 
 
 def plan_crew(nodes: Sequence[Mapping[str, float]], device: str, threads: int, workers: int) -> Crew:
-    """How many workers of what size a cluster is asked for.
+    """Decide how many workers of what size a cluster is asked for.
 
     Args:
         nodes: Resources of each node: `CPU`, `GPU`.
@@ -84,7 +84,7 @@ def plan_crew(nodes: Sequence[Mapping[str, float]], device: str, threads: int, w
 
 @contextlib.contextmanager
 def connected(address: str, device: str, threads: int, workers: int) -> Iterator[Crew]:
-    """Be connected to a cluster, and disconnect (or end it, if it was started here) afterwards.
+    """Connect to a cluster, and disconnect (or end it, if it was started here) afterwards.
 
     Args:
         address: Of a running cluster; empty for `RAY_ADDRESS`, or else one of our own on this machine.
@@ -128,7 +128,7 @@ def connected(address: str, device: str, threads: int, workers: int) -> Iterator
 
 
 def _importing_nothing_here() -> Any:
-    """A job whose workers do not import from this process's working folder, which Ray else puts first in their path.
+    """Configure a job whose workers import nothing from this process's working folder, which Ray else puts first.
 
     Ray leaves it out of a job with a working folder of its own; sending the workers one would cost an upload.
     """
@@ -164,7 +164,7 @@ def _crew(device: str, threads: int, workers: int) -> Crew:
 
 @contextlib.contextmanager
 def _own_cluster(device: str, threads: int, workers: int) -> Iterator[dict[str, Any]]:
-    """What `ray.init` needs to start a cluster of one node, whose files go away with it."""
+    """Collect what `ray.init` needs to start a cluster of one node, whose files go away with it."""
     from virnuc_dagster.embedding.device import usable_cores
 
     if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
@@ -183,7 +183,7 @@ def _own_cluster(device: str, threads: int, workers: int) -> Iterator[dict[str, 
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder for Ray, which opens it to everyone: it lies in one of ours. Those of killed processes are removed."""
+    """Make a folder for Ray inside one of ours, for Ray opens it to everyone; remove those of killed processes."""
     base = tempfile.gettempdir()
     base = base if len(os.fsencode(base)) <= _BASE_LENGTH_MAX else "/tmp"  # noqa: S108
     remove_abandoned(inner.parent for inner in Path(base).glob(f"{_PREFIX}*/{_INNER}"))
@@ -198,7 +198,7 @@ def _folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; give it back."""
+    """Give back the handlers of signals: Ray takes SIGTERM for itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -74,7 +74,7 @@ class RayPool:
         writer: Mapping[str, str],
         /,
     ) -> Iterator[tuple[str, Ensured | Exception]]:
-        """See `Backend`. Shards come as they are finished; if none must be computed, no worker is started."""
+        """Compute shards as a `Backend` does, as they finish; start no worker if none must be computed."""
         rest = _Unfinished(stage, shards, store, progress)
         first = rest.take()
         if first is not None:
@@ -90,7 +90,7 @@ class RayPool:
         yield from rest.known_outcomes()
 
     def _hire(self) -> Crew:
-        """The workers' number and size; starts them the first time."""
+        """Return the workers' number and size; start them the first time."""
         if self._crew is None:
             crew = self._stack.enter_context(
                 connected(self.address, self.options.device, self.options.threads, self.workers)
@@ -124,7 +124,7 @@ class RayPool:
 
 
 class Pools:
-    """Gives a run its pool of workers.
+    """A source of pools of workers, one a run.
 
     Args:
         kept: Whether runs that want the same workers share them until `close`; otherwise they end with the run.
@@ -135,12 +135,12 @@ class Pools:
         self._kept: dict[tuple[str, ComputeOptions, int], RayPool] = {}
 
     def take(self, address: str, options: ComputeOptions, workers: int) -> RayPool:
-        """A pool, see `RayPool`; to be given back when the run is over."""
+        """Give out a pool, see `RayPool`; it is to be given back when the run is over."""
         wanted = address, options, workers
         return self._kept.setdefault(wanted, RayPool(*wanted)) if self._keeps else RayPool(*wanted)
 
     def give_back(self, pool: RayPool) -> None:
-        """The run is over."""
+        """Take back a pool at the end of its run."""
         if not self._keeps:
             pool.close()
 
@@ -161,7 +161,7 @@ class _Unfinished:
         self._known: list[tuple[str, Ensured | Exception]] = []
 
     def take(self) -> str | None:
-        """The next shard that must be computed."""
+        """Return the next shard that must be computed."""
         while following := (self._returned.pop(), None) if self._returned else next(self._fresh, None):
             shard, known = following
             outcome = self._look(shard, known)
@@ -175,7 +175,7 @@ class _Unfinished:
         self._returned.append(shard)
 
     def known_outcomes(self) -> Iterator[tuple[str, Ensured | Exception]]:
-        """What became of the shards that no worker was needed for."""
+        """Yield what became of the shards that no worker was needed for."""
         known, self._known = self._known, []
         yield from known
 
@@ -224,7 +224,7 @@ class _Run:
             self._check_patience()
 
     def _more(self) -> bool:
-        """Whether shards are left that nobody has."""
+        """Tell whether shards are left that nobody has."""
         if (shard := self.rest.take()) is None:
             return False
         self.rest.put_back(shard)
@@ -270,7 +270,7 @@ class _Run:
         return any(shard in self.attempts for shard in member.shards)
 
     def _landed(self, member: _Member, shard: str, ref: Any) -> Iterator[tuple[str, Ensured | Exception]]:
-        """A shard came back from its worker, or the worker is lost."""
+        """Take a shard back from its worker, or note that the worker is lost."""
         import ray
 
         member.shards.discard(shard)

@@ -54,7 +54,7 @@ class Job:
 def describe_job(
     stage: ShardStage, shard: str, store: CheckpointStore, options: ComputeOptions, writer: Mapping[str, str]
 ) -> Job:
-    """The job of a stage whose first shard is known."""
+    """Describe the job of a stage whose first shard is known."""
     assert isinstance(store, Store)
     bundle = stage.bundle
     name = bundle.folder.name
@@ -85,7 +85,7 @@ def _probe_digest(store: CheckpointStore, shard: str) -> str:
 
 
 class _Notes(Progress):
-    """Keeps what is worth knowing until a result carries it to the driver."""
+    """A keeper of what is worth knowing, until a result carries it to the driver."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -94,7 +94,7 @@ class _Notes(Progress):
         self.texts.append(text)
 
     def taken(self) -> tuple[str, ...]:
-        """The notes so far, which are then forgotten."""
+        """Return the notes so far, and forget them."""
         texts, self.texts = self.texts, []
         return tuple(texts)
 
@@ -137,7 +137,7 @@ class Worker:
             self._worker.stop()
 
     def _at(self, job: Job) -> ShardWorker:
-        """The worker of this job; models of another job are let go."""
+        """Return the worker of this job; models of another job are let go."""
         with self._opening:
             if self._worker is None or self._job != job:
                 self._worker = None
@@ -173,7 +173,7 @@ class Worker:
 
 
 def _portable(error: Exception) -> Exception:
-    """An error that any process can unpickle, with its traceback as text if nobody expected it."""
+    """Make an error that any process can unpickle, with its traceback as text if nobody expected it."""
     if isinstance(error, VirnucError):
         return error
     if type(error).__module__ != "builtins":
