@@ -30,7 +30,7 @@ class StoreGoneError(VirnucError):
 
 
 def open_bound_store(settings: Settings) -> Store:
-    """The store of a home, for whoever writes into it; the two are bound if they have not met.
+    """Open the store of a home, for whoever writes into it; bind the two if they have not met.
 
     Raises:
         StoreGoneError: The home knows a store there that is gone, or another one.
@@ -50,7 +50,7 @@ def open_bound_store(settings: Settings) -> Store:
 
 
 def check_store(settings: Settings) -> Store:
-    """Like `open_bound_store`, for whoever writes no new result: nothing is written here.
+    """Check the store like `open_bound_store`, for whoever writes no new result: nothing is written here.
 
     Raises:
         StoreGoneError: The home knows a store there that is gone, or another one.
@@ -72,12 +72,12 @@ def accept_store(settings: Settings) -> str:
 
 
 def _is_kept(settings: Settings) -> bool:
-    """Whether a store outlives its process."""
+    """Tell whether a store outlives its process."""
     return not str(settings.store).startswith("memory://")
 
 
 def _unmet(settings: Settings, store: Store) -> bool:
-    """Whether home and store are yet to be bound; raises if what they say of each other differs."""
+    """Tell whether home and store are yet to be bound; raise if what they say of each other differs."""
     known, found = _known(settings.home).get(_place(settings)), _identity(store)
     if known is None or known == found:
         return known is None
@@ -103,7 +103,7 @@ def _holds_anything(store: Store) -> bool:
 
 
 def _place(settings: Settings) -> str:
-    """How a home calls the place of a store: within the home by a relative path, so that both may move together."""
+    """Name the place of a store as its home does: a relative path within the home, so that both may move together."""
     if isinstance(settings.store, str):
         return settings.store
     home, store = Path(os.path.realpath(settings.home)), Path(os.path.realpath(settings.store))
@@ -133,7 +133,7 @@ def _remember(settings: Settings, identity: str) -> None:
 
 
 def _identity(store: Store) -> str | None:
-    """Who a store says it is; None for one without a mark."""
+    """Read who a store says it is; None for one without a mark."""
     path: Any = store.root / STORE_FILE
     try:
         values = json.loads(store.medium.read(path, _BYTES_MAX))
@@ -149,7 +149,7 @@ def _identity(store: Store) -> str | None:
 
 
 def _marked(store: Store, wanted: str | None) -> str:
-    """The id of a store, which gets one (that by which a home knows it, or a new one) if it has none."""
+    """Return the id of a store; one without gets the id by which a home knows it, or a new one."""
     if isinstance(store.medium, LocalMedium):
         make_folder(store.root)
     with store.medium.locked(store.root):  # another home may meet it at the same time

@@ -17,7 +17,7 @@ from virnuc_dagster.files import make_folder
 
 @dataclass(frozen=True)
 class Journal:
-    """Writes events to a file a day and removes files that are too old.
+    """A log of events, a file a day; files that are too old are removed.
 
     Attributes:
         folder: Folder of the files; empty writes nothing.

@@ -9,7 +9,7 @@ from virnuc_dagster.errors import VirnucError
 
 
 class AlreadyRunningError(VirnucError):
-    """Another process is at it."""
+    """The error of a lock that another process holds."""
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def note_origin(home: Path, batch: str, facts: InputFacts) -> None:
 
 
 def origins(home: Path, batch: str) -> list[dict[str, Any]]:
-    """The files that a batch was read from, the last one last; none for a batch of an older version.
+    """List the files that a batch was read from, the last one last; none for a batch of an older version.
 
     Returns:
         Of each `path` (as given), `absolute` (None for standard input), `bytes`, `sha256`, `read_at`.

@@ -19,7 +19,7 @@ _PREFIX = "virnuc-up-"
 
 
 def temporary_base() -> Path:
-    """The folder for temporary files, or `/tmp` in its place where a socket could not lie in it.
+    """Find the folder for temporary files, or `/tmp` in its place where a socket could not lie in it.
 
     Raises:
         SettingsError: None of them can be used.
@@ -36,7 +36,7 @@ def temporary_base() -> Path:
 
 @contextlib.contextmanager
 def private_folder() -> Iterator[Path]:
-    """A new folder that only this user can enter, removed at the end; those of killed processes are removed now."""
+    """Make a folder that only this user can enter, removed at the end; those of killed processes go now."""
     base = temporary_base()
     remove_abandoned(base.glob(f"{_PREFIX}*"))
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))

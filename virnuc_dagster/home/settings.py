@@ -24,7 +24,7 @@ DEFAULT_HOME = Path(".virnuc")
 
 
 def problems(error: ValidationError, *, with_values: bool = False) -> str:
-    """What was found wrong with settings, by name; with their values only where none can be secret."""
+    """Say what is wrong with settings, by name; with their values only where none can be secret."""
     found = []
     for fault in error.errors():
         name = ".".join(map(str, fault["loc"]))
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment, then `<home>/settings.toml`."""
+        """Order the sources: flags, then the environment, then `<home>/settings.toml`."""
         home = Path(init_settings().get("home") or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME).expanduser()
         of_home = TomlConfigSettingsSource(settings_cls, home / "settings.toml")
         if "home" in of_home():
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, **flags: Any) -> "Settings":
-        """Settings from flags (those that are not None), environment and file.
+        """Read settings from flags (those that are not None), environment and file.
 
         Raises:
             SettingsError: A value cannot work; the message names the setting and the reason.

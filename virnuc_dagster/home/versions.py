@@ -20,7 +20,7 @@ class HomeError(VirnucError):
 
 
 def _mark_only(home: Path) -> None:
-    """Nothing moves: 1 has a mark; in 2, `dagster.yaml` may name classes that older versions do not have."""
+    """Move nothing: 1 has a mark; in 2, `dagster.yaml` may name classes that older versions do not have."""
 
 
 #: Version -> the step that leads to the next one. A step may be repeated after a crash.
@@ -57,7 +57,7 @@ def open_home(home: Path) -> int:
 
 
 def read_version(home: Path) -> int:
-    """The version of a home; 0 for a folder without a mark.
+    """Read the version of a home; 0 for a folder without a mark.
 
     Raises:
         HomeError: The mark cannot be read.

@@ -31,7 +31,7 @@ def _torch_version() -> str:
 
 
 def writer(run_id: str = "") -> dict[str, str]:
-    """The `writer` field of a commit record."""
+    """Make the `writer` field of a commit record."""
     return {"package": __version__, "torch": _torch_version(), "host": platform.node(), "run_id": run_id}
 
 
@@ -45,7 +45,7 @@ def process_tags(run_id: str) -> dict[str, str]:
 
 
 def process_start(pid: int) -> str:
-    """When a process started, in a form that no setting of the clock changes; empty if it is gone, or a zombie.
+    """Tell when a process started, in a form that no clock setting changes; empty if it is gone, or a zombie.
 
     Linux: the boot's id and the ticks since then (proc(5), `starttime`). Elsewhere the kernel keeps the time of day as
     it was at the start, which nothing moves either.
@@ -67,7 +67,7 @@ def process_start(pid: int) -> str:
 
 
 def process_is_gone(run_id: str, tags: Mapping[str, str], parent_tags: Mapping[str, str]) -> bool:
-    """Whether the process that computes a run was on this host and no longer exists.
+    """Tell whether the process that computes a run was on this host and no longer exists.
 
     Args:
         run_id: Of the run. Tags of another run, which Dagster copies into a retry, say nothing of this one.
@@ -90,7 +90,7 @@ def process_is_gone(run_id: str, tags: Mapping[str, str], parent_tags: Mapping[s
 
 
 def _is_gone_by_clock(pid: int, started: str) -> bool:
-    """The same by the tags of older versions, whose time the clock may have moved since."""
+    """Tell the same by the tags of older versions, whose time the clock may have moved since."""
     if not process_start(pid):
         return True
     try:
