@@ -17,7 +17,7 @@ ADDRESS_VARIABLE = "VIRNUC_REPORTS_URL"
 
 
 class ReportHandler(SimpleHTTPRequestHandler):
-    """Serves a folder to requests that name this server; another name is a foreign page's trick (DNS rebinding)."""
+    """A handler that serves a folder to requests that name this server; another name is DNS rebinding."""
 
     def send_head(self) -> Any:
         """Answer a GET or HEAD request."""
@@ -38,7 +38,7 @@ class ReportHandler(SimpleHTTPRequestHandler):
 
 
 def serve(folder: str, host: str, port: int) -> ThreadingHTTPServer:
-    """A server of a folder's files; `serve_forever` runs it."""
+    """Make a server of a folder's files; `serve_forever` runs it."""
     return ThreadingHTTPServer((host, port), partial(ReportHandler, directory=folder))
 
 

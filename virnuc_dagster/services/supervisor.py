@@ -68,7 +68,7 @@ class Service:
 
 
 def _group_alive(group: int, seconds: float) -> bool:
-    """Whether a process group still has members after at most `seconds`."""
+    """Tell whether a process group still has members after at most `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -80,7 +80,7 @@ def _group_alive(group: int, seconds: float) -> bool:
 
 
 def _made_mortal() -> None:
-    """In a service, before its program starts.
+    """Bind a service to its parent's life, before its program starts.
 
     It hears SIGINT, also as a child of a shell's background job, which does not: Dagster gives SIGTERM whatever SIGINT
     has, so it would hear neither. And, on Linux, if the supervisor is killed it ends too, so that no second daemon is
@@ -92,7 +92,7 @@ def _made_mortal() -> None:
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes, unless it is ignored, as `nohup` asks for."""
+    """List Ctrl-C, SIGTERM, and SIGHUP of a closing terminal unless it is ignored, as `nohup` asks for."""
     hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     return [signal.SIGINT, signal.SIGTERM, *hung_up]
 
