@@ -43,7 +43,7 @@ class EncoderRate:
         return self.tokens / self.seconds
 
     def seconds_for(self, letters: int) -> float:
-        """Time for so many bases or residues like those it was measured on."""
+        """Estimate time for so many bases or residues like those it was measured on."""
         return self.seconds * letters / self.letters
 
 
@@ -72,7 +72,7 @@ class Calibration:
     esm2: EncoderRate
 
     def seconds(self, counts: Counts) -> dict[str, float]:
-        """Seconds of each encoder for an input."""
+        """Estimate seconds of each encoder for an input."""
         return {
             "dnabert_s": self.dnabert_s.seconds_for(counts.nucleotides),
             "esm2": self.esm2.seconds_for(counts.residues),
@@ -80,13 +80,13 @@ class Calibration:
 
 
 def key_of(bundle: "Bundle", device: str, precision: str, threads: int) -> str:
-    """What a measurement is of."""
+    """Name what a measurement is of."""
     weights = [bundle.spec.dnabert_s.weights.sha256[:12], bundle.spec.esm2.weights.sha256[:12]]
     return "/".join([bundle.name, *weights, device, precision, str(threads)])
 
 
 def stored(home: Path, key: str) -> Calibration | None:
-    """The measurement kept in a home, if there is one; a damaged file counts as none."""
+    """Read the measurement kept in a home, if there is one; a damaged file counts as none."""
     try:
         facts = json.loads((home / FILE).read_bytes())[key]
         rates = {name: EncoderRate(**facts[name]) for name in ("dnabert_s", "esm2")}

@@ -60,12 +60,12 @@ class Advice:
 
 
 def shards_of(frames: int, shard_size: int) -> int:
-    """Shards of a batch."""
+    """Count the shards of a batch."""
     return -(-frames // shard_size)
 
 
 def bytes_of_stages(counts: Counts, shards: int, widths: Widths) -> dict[str, int]:
-    """Bytes of each stage's checkpoints, and of the report's tables.
+    """Compute bytes of each stage's checkpoints, and of the report's tables.
 
     Args:
         counts: Of the input.
@@ -93,17 +93,17 @@ def bytes_of_stages(counts: Counts, shards: int, widths: Widths) -> dict[str, in
 
 
 def events_of(shards: int) -> int:
-    """Events in Dagster's database."""
+    """Count events in Dagster's database."""
     return EVENTS_A_SHARD * shards
 
 
 def database_bytes(shards: int) -> int:
-    """Growth of Dagster's database in SQLite; Postgres keeps each event once, which is about half."""
+    """Estimate growth of Dagster's database in SQLite; Postgres keeps each event once, which is about half."""
     return DATABASE_BYTES_A_SHARD * shards
 
 
 def advise(frames: int, widths: Widths, *, registered: int, at_least: int = SHARD_SIZES[0]) -> Advice:
-    """The smallest usual shard size with which ten such inputs fit into the home; small shards lose less in a crash.
+    """Advise the least usual shard size with which ten such inputs fit the home: small shards lose less in a crash.
 
     Args:
         frames: Of the input.
@@ -123,7 +123,7 @@ def advise(frames: int, widths: Widths, *, registered: int, at_least: int = SHAR
 
 
 def seconds_of_run(encoders: Sequence[float], shards: int) -> float:
-    """A run's time: its encoders, one after the other, and what the platform takes a shard."""
+    """Estimate a run's time: its encoders, one after the other, and what the platform takes a shard."""
     return sum(encoders) + OVERHEAD_SECONDS_A_SHARD * shards
 
 
@@ -160,7 +160,7 @@ GPU_TOKENS_PER_SECOND = {DNABERT_S: 300_000, ESM2: 15_000}
 
 
 def at_scale(frames: int, window_length: int = 500) -> Scale:
-    """What so many frames come to with the published bundle; one sequence of 5,000 bases in ten windows."""
+    """Compute what so many frames come to with the published bundle: one sequence of 5,000 bases in ten windows."""
     windows = round(frames * WINDOWS_A_FRAME)
     counts = Counts(
         sequences=windows // 10,
