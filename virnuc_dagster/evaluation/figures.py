@@ -22,13 +22,13 @@ FILES = ("roc.svg", "reliability.svg", "categories.svg")
 
 
 def evaluation_files(found: Mapping[str, Any]) -> dict[str, bytes]:
-    """File name -> SVG, of what `evaluation.results.figures` found."""
+    """Draw what `evaluation.results.figures` found: file name -> SVG."""
     drawn = (roc_svg(found), reliability_svg(found), categories_svg(found))
     return {name: text.encode() for name, text in zip(FILES, drawn, strict=True)}
 
 
 def roc_svg(found: Mapping[str, Any]) -> str:
-    """True against false positive rate, a curve a section; undefined curves are left out, and said to be."""
+    """Draw true against false positive rate, a curve a section; undefined curves are left out, and said to be."""
     curves = [
         (f"{title}: {_area(found[name])}", colour, [tuple(point) for point in found[name]["roc"]])
         for name, (title, colour) in _SECTIONS.items()
@@ -37,7 +37,7 @@ def roc_svg(found: Mapping[str, Any]) -> str:
 
 
 def reliability_svg(found: Mapping[str, Any]) -> str:
-    """Share of viruses against the mean score of ten bins: on the diagonal, a score is a probability."""
+    """Draw the share of viruses against the mean score of ten bins: on the diagonal, a score is a probability."""
     curves = [
         (
             f"{title}: ECE {_number(found[name]['ece'])}",
@@ -50,7 +50,7 @@ def reliability_svg(found: Mapping[str, Any]) -> str:
 
 
 def categories_svg(found: Mapping[str, Any]) -> str:
-    """Accuracy of each category with its 95 % interval, over all windows and over sequences."""
+    """Draw the accuracy of each category with its 95 % interval, over all windows and over sequences."""
     parts, top = [], 0
     for name in ("all_windows", "sequences"):
         title, colour = _SECTIONS[name]
@@ -82,7 +82,7 @@ def _bar(category: str, entry: Mapping[str, Any], top: int, colour: str) -> str:
 def _square(
     title: str, across: str, up: str, curves: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], *, dots: bool
 ) -> str:
-    """Curves of (0..1, 0..1) points over the diagonal, with a legend below."""
+    """Draw curves of (0..1, 0..1) points over the diagonal, with a legend below."""
 
     def at(x: float, y: float) -> tuple[float, float]:
         return _LEFT + x * _SIDE, _TOP + (1 - y) * _SIDE

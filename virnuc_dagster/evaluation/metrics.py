@@ -19,7 +19,7 @@ BINS = 10
 
 
 def measure(score: ArrayLike, is_virus: ArrayLike, *, cut: float = 0.5) -> dict[str, float | int | None]:
-    """All metrics of scored rows.
+    """Compute all metrics of scored rows.
 
     Args:
         score: P(virus) or another score of 0 to 1, (N,).
@@ -36,7 +36,7 @@ def measure(score: ArrayLike, is_virus: ArrayLike, *, cut: float = 0.5) -> dict[
 
 
 def _rates(score: Floats, truth: Bools, weight: Floats, cut: float) -> dict[str, float | None]:
-    """Every rate of `RATES` of weighted rows."""
+    """Compute every rate of `RATES` of weighted rows."""
     right = (score >= cut) == truth
     sensitivity = _share(right[truth], weight[truth])
     specificity = _share(right[~truth], weight[~truth])
@@ -55,7 +55,7 @@ def _rates(score: Floats, truth: Bools, weight: Floats, cut: float) -> dict[str,
 
 
 def _areas(score: Floats, truth: Bools, weight: Floats) -> tuple[float | None, float | None]:
-    """Areas under the ROC and the precision-recall curve, as scikit-learn defines them, twenty times as fast.
+    """Compute areas under the ROC and precision-recall curves as scikit-learn does, twenty times as fast.
 
     The bootstrap takes thousands of them; a test holds them to scikit-learn's.
     """
@@ -88,7 +88,7 @@ def _bins(score: Floats) -> NDArray[np.int64]:
 
 
 def reliability(score: ArrayLike, is_virus: ArrayLike) -> list[dict[str, float | int]]:
-    """The reliability curve: `n`, mean `score` and share of `virus` of each of ten equal bins that holds rows."""
+    """Draw the reliability curve: `n`, mean `score`, share of `virus` of each of ten equal bins that holds rows."""
     scores, truth = np.asarray(score, dtype=np.float64), np.asarray(is_virus, dtype=bool)
     of = _bins(scores)
     return [
@@ -99,7 +99,7 @@ def reliability(score: ArrayLike, is_virus: ArrayLike) -> list[dict[str, float |
 
 
 def roc(score: ArrayLike, is_virus: ArrayLike, points: int = 200) -> list[tuple[float, float]]:
-    """The ROC curve as (false positive rate, true positive rate), at most about `points`; empty if undefined."""
+    """Draw the ROC curve: (false positive rate, true positive rate), at most about `points`; empty if undefined."""
     from sklearn.metrics import roc_curve
 
     scores, truth = np.asarray(score, dtype=np.float64), np.asarray(is_virus, dtype=bool)
@@ -119,7 +119,7 @@ def intervals(
     replicates: int = 200,
     seed: int = 0,
 ) -> Mapping[str, tuple[float, float] | None]:
-    """95 % intervals of every rate by bootstrap of whole groups.
+    """Estimate 95 % intervals of every rate by bootstrap of whole groups.
 
     Rows of one group (windows of one genome, species of one family) are not independent: each replicate draws groups
     with replacement and takes all rows of each. Replicates in which a rate is undefined do not count for it.

@@ -21,7 +21,7 @@ Labelled = Sequence[tuple[bytes, Label]]
 
 
 def read_table(path: Path) -> Table:
-    """A result table as columns."""
+    """Read a result table as columns."""
     header, *lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     names = header.split("\t")
     columns = zip(*(line.split("\t") for line in lines), strict=True) if lines else ([] for _ in names)
@@ -29,7 +29,7 @@ def read_table(path: Path) -> Table:
 
 
 def read_results(folder: Path) -> tuple[Table, Table]:
-    """Windows and sequences of a report, in input order."""
+    """Read windows and sequences of a report, in input order."""
     return read_table(folder / paths.WINDOWS), read_table(folder / paths.SEQUENCES)
 
 
@@ -50,7 +50,7 @@ def _rows(score: Floats, ids: Sequence[str], labels: Mapping[str, Label]) -> Row
 def figures(
     windows: Table, sequences: Table, labels: Mapping[str, Label], *, roll_up: str, replicates: int
 ) -> dict[str, Any]:
-    """All figures of a report whose sequences are labelled.
+    """Compute all figures of a report whose sequences are labelled.
 
     Args:
         windows: `windows.tsv`; a window that does not count is one without a score.
@@ -84,7 +84,7 @@ def figures(
 
 
 def _rolled_up(score: Floats, ids: Sequence[str], roll_up: str) -> dict[str, float]:
-    """Sequence scores of windows that all have open frames."""
+    """Compute sequence scores of windows that all have open frames."""
     of: dict[str, list[float]] = {}
     for name, value in zip(ids, score.tolist(), strict=True):
         of.setdefault(name, []).append(value)
@@ -92,7 +92,7 @@ def _rolled_up(score: Floats, ids: Sequence[str], roll_up: str) -> dict[str, flo
 
 
 def floor_figures(train: Labelled, test: Labelled, window_length: int) -> dict[str, Any]:
-    """What a plain 6-mer model, fitted on other labelled sequences, reaches on all windows of the same sequences.
+    """Measure a plain 6-mer model, fitted on other labelled sequences, on all windows of the same sequences.
 
     Returns:
         The metrics and `coverage` of each section; a sequence's score is the mean over its windows.

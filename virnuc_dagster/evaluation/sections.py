@@ -42,7 +42,7 @@ class Rows:
         return len(self.score)
 
     def where(self, mask: NDArray[np.bool_]) -> Rows:
-        """The rows of a mask."""
+        """Select the rows of a mask."""
         return Rows(self.score[mask], self.is_virus[mask], self.category[mask], self.group[mask])
 
     @property
@@ -52,7 +52,7 @@ class Rows:
 
 
 def section(rows: Rows, everything: Rows, *, replicates: int) -> dict[str, Any]:
-    """All figures of one kind of rows.
+    """Compute all figures of one kind of rows.
 
     Args:
         rows: The rows; those without a score enter only the coverage.
@@ -101,7 +101,7 @@ def _mean(values: Iterable[float]) -> float | None:
 
 
 def verdicts(rows: Rows, found: Sequence[str]) -> dict[str, Any]:
-    """How often the verdicts of sequences are right.
+    """Count how often the verdicts of sequences are right.
 
     Args:
         rows: The sequences.
@@ -131,7 +131,7 @@ def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float | None:
 
 
 def _balanced(sides: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]]) -> float | None:
-    """Right calls over all calls with each class counted as if it had as many sequences as the other."""
+    """Compute right over all calls, each class counted as if it had as many sequences as the other."""
     if not all(side.any() for _, _, side in sides):
         return None
     right = sum(float(r.sum() / side.sum()) for r, _, side in sides)
