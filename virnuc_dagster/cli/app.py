@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None, stderr: TextIO | None = None) -> int
 
 
 def _postgres_error(error: BaseException) -> str:
-    """What Postgres said; asked only where Postgres is in use."""
+    """Find what Postgres said; asked only where Postgres is in use."""
     if "psycopg2" not in sys.modules:
         return ""
     from virnuc_dagster.orchestration.instance import postgres_error
@@ -122,5 +122,5 @@ def _postgres_error(error: BaseException) -> str:
 
 
 def run() -> None:
-    """Entry point of the `virnuc` script."""
+    """Run the `virnuc` script."""
     sys.exit(main())

@@ -79,7 +79,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
 def list_batches(as_json: bool, **flags: Any) -> int:
-    """Every batch of this home: sequences, frames, shards, and how many shards have predictions."""
+    """List every batch of this home: sequences, frames, shards, and how many shards have predictions."""
     from virnuc_dagster.checkpoints import open_store
     from virnuc_dagster.inbox.ledger import Ledger
     from virnuc_dagster.orchestration.losses import describe, remedy
@@ -132,7 +132,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
 def show(batch: str, as_json: bool, **flags: Any) -> int:
-    """What is stored of one BATCH (its key, or a beginning of it that fits no other)."""
+    """Show what is stored of one BATCH (its key, or a beginning of it that fits no other)."""
     from virnuc_dagster.home.binding import check_store
 
     settings = Settings.read(**flags)
@@ -227,7 +227,7 @@ def _register_again(settings: Settings, store: Any, batch: str) -> bool:
 
 
 def _what_is_lost(settings: Settings, store: Any) -> tuple[str | None, "Losses"]:
-    """What is wrong with the store as a whole, and what was stored once and is missing."""
+    """Find what is wrong with the store as a whole, and what was stored once and is missing."""
     from virnuc_dagster.home.binding import check_store
     from virnuc_dagster.orchestration.losses import losses_of_home
 
@@ -249,7 +249,7 @@ def note(text: str) -> None:
 
 
 def resolve_batch(settings: Settings, store: Any, name: str, *, whole: bool = False) -> str:
-    """The batch key that a name means: the key itself, its beginning, or the name of the file it was made from.
+    """Find the batch key that a name means: the key, its beginning, or the name of the file it was made from.
 
     Args:
         settings: Of the home.
@@ -281,7 +281,7 @@ def resolve_batch(settings: Settings, store: Any, name: str, *, whole: bool = Fa
 
 
 def _file_words(row: dict[str, Any]) -> str | None:
-    """The file that a batch was last read from, and how many others there were."""
+    """Name the file that a batch was last read from, and how many others there were."""
     if not row["files"]:
         return None
     *others, last = row["files"]
@@ -295,7 +295,7 @@ def _report_word(row: dict[str, Any]) -> str | None:
 
 
 def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
-    """Facts of a batch in words."""
+    """Put what is known of a batch into words."""
     shards = facts["shards"]
     for name in ("batch", "added_at", "sequences", "frames", "shards"):
         yield name.replace("_", " "), facts[name]
@@ -313,7 +313,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def _summary(settings: Settings, batch: str) -> dict[str, Any]:
-    """What the last report says; empty without a readable one."""
+    """Read what the last report says; empty without a readable one."""
     from virnuc_dagster.report import paths
 
     try:
@@ -326,12 +326,12 @@ def _summary(settings: Settings, batch: str) -> dict[str, Any]:
 
 
 def _rows(store: Any, keys: Iterable[Any]) -> int:
-    """Rows of some checkpoints, from their records: a small read each."""
+    """Count the rows of some checkpoints, from their records: a small read each."""
     return sum(record.rows for record in map(store.record, keys) if record)
 
 
 def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
-    """Counts of one batch, from records alone; None where it is not cut yet."""
+    """Count one batch, from records alone; None where it is not cut yet."""
     from virnuc_dagster.home.origins import origins
     from virnuc_dagster.report import paths
     from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES

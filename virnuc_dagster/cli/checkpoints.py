@@ -60,7 +60,7 @@ def validate(folder: str | None, level: str, as_json: bool, **flags: Any) -> int
 
 
 def _findings(place: str, *, full: bool) -> list[Any]:
-    """What is known of every checkpoint at a place."""
+    """Find what is known of every checkpoint at a place."""
     from virnuc_dagster.checkpoints import open_store
     from virnuc_dagster.checkpoints.audit import audit, audit_store
 
@@ -72,7 +72,7 @@ def _findings(place: str, *, full: bool) -> list[Any]:
 
 
 def _print_findings(findings: Iterable[Any], place: str) -> None:
-    """A table of what is not well; whole files are counted by kind and version."""
+    """Print a table of what is not well; whole files are counted by kind and version."""
     console = output_console()
     groups = Counter((f.kind or "unread", f.version or "-", f.status) for f in findings)
     rows = ((kind, version, Text(status, _STYLES[status]), n) for (kind, version, status), n in sorted(groups.items()))

@@ -36,7 +36,7 @@ class StageCount:
     failed: set[str] = field(default_factory=set)
 
     def as_counts(self) -> dict[str, int | list[str]]:
-        """The entries of `run.json`."""
+        """Return the entries of `run.json`."""
         return {
             "computed_shards": len(self.computed),
             "reused_shards": len(self.reused),
@@ -45,7 +45,7 @@ class StageCount:
 
 
 class ConsoleProgress(ProgressBase):
-    """Draws progress and counts computed and reused shards; entered again, it begins anew.
+    """A progress bar that also counts computed and reused shards; entered again, it begins anew.
 
     Args:
         console: Where to draw; bars appear only on a terminal.
@@ -125,7 +125,7 @@ class ConsoleProgress(ProgressBase):
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def summary_lines(self) -> list[str]:
-        """A line a stage with shards: what was computed and what was reused."""
+        """Write a line a stage with shards: what was computed and what was reused."""
         return [
             f"{_TITLES.get(name, name):<22} {len(count.computed)} computed, {len(count.reused)} reused"
             + (f", {len(count.failed)} failed" if count.failed else "")

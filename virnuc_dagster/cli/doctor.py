@@ -83,7 +83,7 @@ def _devices(settings: Settings) -> Iterator[Finding]:
 
 
 def _ray(settings: Settings) -> Finding:
-    """Whether Ray is there; the devices are those of its cluster, which is not asked."""
+    """Tell whether Ray is there; the devices are those of its cluster, which is not asked."""
     from virnuc_dagster.backends import require_backend
 
     try:
@@ -124,7 +124,7 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 
 def _losses(settings: Settings) -> Iterator[Finding]:
-    """Batches of which something is missing that was stored once."""
+    """Find batches of which something is missing that was stored once."""
     from virnuc_dagster.home.binding import StoreGoneError, check_store
     from virnuc_dagster.orchestration.losses import describe, losses_of_home, remedy
 
@@ -143,7 +143,7 @@ def _losses(settings: Settings) -> Iterator[Finding]:
 
 
 def _instance_file(settings: Settings) -> Finding:
-    """Whether a `dagster.yaml` that the user changed lacks what this version sets."""
+    """Tell whether a `dagster.yaml` that the user changed lacks what this version sets."""
     from virnuc_dagster.orchestration.instance import CONFIG_NAME, missing_settings
 
     path = settings.dagster_home / CONFIG_NAME

@@ -112,7 +112,7 @@ def evaluate(
 
 
 def _write(output: Path, text: str, found: dict[str, Any]) -> None:
-    """The figures as JSON, as tables and as pictures."""
+    """Write the figures as JSON, as tables and as pictures."""
     from virnuc_dagster.evaluation.figures import evaluation_files
 
     for file, content in {_FIGURES: text.encode(), **evaluation_files(found)}.items():
@@ -120,7 +120,7 @@ def _write(output: Path, text: str, found: dict[str, Any]) -> None:
 
 
 def _destination(output: Path, settings: Settings, inputs: Inputs, *, overwrite: bool) -> Destination:
-    """Where figures and predictions go, after a look at what can be refused at once."""
+    """Decide where figures and predictions go, after a look at what can be refused at once."""
     from virnuc_dagster.evaluation.figures import FILES
 
     refuse_unwritable(output)
@@ -130,7 +130,7 @@ def _destination(output: Path, settings: Settings, inputs: Inputs, *, overwrite:
 
 
 def _records(source: Source, settings: Settings) -> dict[str, "SequenceRecord"]:
-    """The records of the sequence file by id."""
+    """Read the records of the sequence file by id."""
     from virnuc_dagster.sequences.reader import read_sequences
 
     with source.opened() as stream:
@@ -139,7 +139,7 @@ def _records(source: Source, settings: Settings) -> dict[str, "SequenceRecord"]:
 
 
 def _batch_name(fasta: Path, split: str | None) -> str:
-    """What the batch of the chosen records is called."""
+    """Name the batch of the chosen records."""
     from virnuc_dagster.stages.keys import slug
 
     return slug(fasta.name) + (f"-{slug(split)}" if split else "")
@@ -163,7 +163,7 @@ def _results(
 
 
 def _print(found: dict[str, Any]) -> None:
-    """The figures as tables: sections, then categories of windows and of sequences."""
+    """Print the figures as tables: sections, then categories of windows and of sequences."""
     rows = [("", "n", "coverage", *(name.replace("_", " ") for name in _SHOWN))]
     for name in _SECTIONS:
         entry = found[name]

@@ -35,14 +35,14 @@ class Source:
 
     @classmethod
     def of(cls, given: str, stdin_name: str = "stdin") -> "Source":
-        """The input that an argument names."""
+        """Find the input that an argument names."""
         if given == STDIN:
             return cls(given, stdin_name, None, InputFacts(given))
         return cls(given, given, Path(given), InputFacts(given))
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
-        """The input, to be read once; `facts` are known afterwards, also of one that is refused.
+        """Open the input, to be read once; `facts` are known afterwards, also of one that is refused.
 
         Raises:
             InputError: It cannot be opened.
@@ -58,7 +58,7 @@ class Source:
             self.facts = self.facts if known else found.facts(self.given)
 
     def as_json(self) -> dict[str, Any]:
-        """`path` as given, `bytes`, `sha256`; None where they could not be told."""
+        """Return `path` as given, `bytes` and `sha256`; None where they could not be told."""
         return asdict(self.facts)
 
 
@@ -70,7 +70,7 @@ def _standard_input() -> BinaryIO:
 
 @contextmanager
 def readable_twice(path: Path) -> Iterator[Path]:
-    """A file that can be read more than once: the file itself, or for a pipe a private copy while it is needed."""
+    """Give a file that can be read more than once: the file itself, or a private copy of a pipe while needed."""
     if path.is_file():
         yield path
         return

@@ -9,7 +9,7 @@ import click
 
 @click.group()
 def models() -> None:
-    """Model bundles: list, show, verify, import."""
+    """List, show, verify and import model bundles."""
 
 
 @models.command(
@@ -20,7 +20,7 @@ Example:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def list_(as_json: bool) -> None:
-    """Packaged bundles; any bundle folder can be given by its path too."""
+    """List packaged bundles; any bundle folder can be given by its path too."""
     from virnuc_dagster.models.bundle import list_bundles, open_bundle
 
     rows = [
@@ -44,7 +44,7 @@ Examples:
 @click.argument("bundle")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def show(bundle: str, as_json: bool) -> None:
-    """What a bundle holds: parts, revisions, digests, thresholds."""
+    """Show what a bundle holds: parts, revisions, digests, thresholds."""
     from virnuc_dagster.models.bundle import open_bundle
 
     opened = open_bundle(bundle)

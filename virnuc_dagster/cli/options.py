@@ -35,7 +35,7 @@ _END_MARK = click.option(
 
 
 def complete_batch(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
-    """Batch keys that a shell may complete to; nothing if the home cannot be read."""
+    """List batch keys that a shell may complete to; nothing if the home cannot be read."""
     from virnuc_dagster.home.settings import Settings
 
     try:
@@ -48,29 +48,29 @@ def complete_batch(context: click.Context, _: click.Parameter, begin: str) -> li
 
 
 def batch_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`BATCH`, completed by the shell."""
+    """Add `BATCH`, completed by the shell."""
     return click.argument("batch", shell_complete=complete_batch)(function)
 
 
 def home_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--home` and `--store`."""
+    """Add `--home` and `--store`."""
     return _HOME(_STORE(function))
 
 
 def compute_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--bundle`, `--device`, `--precision`, `--threads`, `--backend`, `--workers`, `--token-budget`."""
+    """Add the options of computing, from `--bundle` to `--token-budget`."""
     for option in reversed(_COMPUTE):
         function = option(function)
     return function
 
 
 def overwrite_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--overwrite`."""
+    """Add `--overwrite`."""
     return _OVERWRITE(function)
 
 
 def reading_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--allow-missing-end-mark`, of every command that reads sequence files."""
+    """Add `--allow-missing-end-mark`, of every command that reads sequence files."""
     return _END_MARK(function)
 
 

@@ -41,7 +41,7 @@ def plan(input: Path, calibrate: bool, as_json: bool, **flags: Any) -> int:
 
 
 def plan_facts(settings: Settings, path: Path, *, calibrate: bool) -> dict[str, Any]:
-    """The JSON document of `virnuc plan`.
+    """Make the JSON document of `virnuc plan`.
 
     Args:
         settings: Home, bundle, device, shard size.
@@ -87,7 +87,7 @@ def plan_facts(settings: Settings, path: Path, *, calibrate: bool) -> dict[str, 
 
 
 def _time(settings: Settings, bundle: Any, found: Any, shards: int, *, calibrate: bool) -> dict[str, Any]:
-    """Estimated seconds from what was measured on this machine; None where nothing was."""
+    """Estimate seconds from what was measured on this machine; None where nothing was."""
     from virnuc_dagster.home.versions import open_home
     from virnuc_dagster.planning import calibration, sizing
     from virnuc_dagster.stages.shards import ComputeOptions
@@ -115,7 +115,7 @@ def _time(settings: Settings, bundle: Any, found: Any, shards: int, *, calibrate
 
 
 def _device(settings: Settings, *, measured_here: bool) -> str:
-    """Where the run would compute; with Ray that is for the workers to have, not for this machine."""
+    """Tell where the run would compute; with Ray that is for the workers to have, not for this machine."""
     from virnuc_dagster.embedding.device import resolve_device
 
     try:
@@ -127,7 +127,7 @@ def _device(settings: Settings, *, measured_here: bool) -> str:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    """The plan in words."""
+    """Print the plan in words."""
     found, dagster, advice = facts["input"], facts["dagster"], facts["shard_size_advice"]
     click.echo(f"{found['path']}: {found['how']}")
     if not found["exact"]:
@@ -169,7 +169,7 @@ def _time_text(facts: dict[str, Any]) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time for people."""
+    """Write a time for people."""
     for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:,.1f} {unit}"

@@ -100,7 +100,7 @@ def predict(
 
 
 def _entry(source: Source, result: dict[str, Any]) -> dict[str, Any]:
-    """An input's place in the JSON document: every input has one, in the order given, with the same names."""
+    """Make an input's entry in the JSON document: each input has one, in the order given, with the same names."""
     error = result["error"]
     return {"input": source.as_json(), **result, "error": error and _error_facts(error)}
 
@@ -136,7 +136,7 @@ class PredictCall:
         self._opened.close()
 
     def predict(self, source: Source, destination: Destination) -> dict[str, Any]:
-        """One input, to its files.
+        """Take one input to its files.
 
         Returns:
             Batch, output folder, summary and shard counts; `error` is the first failure of a shard, or None.
@@ -208,7 +208,7 @@ class PredictCall:
         return batch
 
     def _same(self, batch: str, source: Source, folder: Path, progress: ConsoleProgress) -> dict[str, Any]:
-        """The result of a batch that an earlier input of this call had: one folder, which names both inputs."""
+        """Return the result of a batch that an earlier input of the call had: one folder, which names both inputs."""
         result = self._done[batch]
         run = result["run"]
         first = run["inputs"][0]["path"]
@@ -277,7 +277,7 @@ class PredictCall:
 
 
 def _shard_counts(progress: ConsoleProgress) -> dict[str, dict[str, Any]]:
-    """Shards by what became of them, then by stage; stages without shards are left out."""
+    """Count shards by what became of them, then by stage; stages without shards are left out."""
     kinds = ("computed_shards", "reused_shards", "failed_shards")
     stages = {stage: count.as_counts() for stage, count in progress.stages.items()}
     stages = {stage: counts for stage, counts in stages.items() if any(counts[kind] for kind in kinds)}
@@ -286,7 +286,7 @@ def _shard_counts(progress: ConsoleProgress) -> dict[str, dict[str, Any]]:
 
 
 def _print_result(result: dict[str, Any], of: dict[str, Any] | None = None) -> None:
-    """The table of one input; with several, `of` says which one it is of."""
+    """Print the table of one input; with several, `of` says which one it is of."""
     if of is not None:
         known = f" ({of['bytes']:,} bytes, sha256 {of['sha256'][:12]}...)" if of["sha256"] else ""
         click.echo(f"\n{printable(of['path'])}{known}: {result['batch'] or 'NO RESULT'}")

@@ -55,7 +55,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _arrived(receiver: socket.socket, watched: Sequence[signal.Signals]) -> int:
-    """The first watched signal that arrived, or 0."""
+    """Return the first watched signal that arrived, or 0."""
     try:
         received = receiver.recv(4096)
     except BlockingIOError:

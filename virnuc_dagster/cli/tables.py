@@ -10,7 +10,7 @@ _PIPE_WIDTH = 100_000  # no cell is ever wrapped or cut where nobody looks at a 
 
 
 def output_console() -> Console:
-    """Standard output, made anew so that it follows a redirection; colours and wrapping on a terminal only."""
+    """Open standard output anew, so that it follows a redirection; colours and wrapping on a terminal only."""
     console = Console()
     return console if console.is_terminal else Console(width=_PIPE_WIDTH, no_color=True)
 
@@ -41,12 +41,12 @@ def _shown(cell: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that cannot steer a terminal."""
+    """Make text that cannot steer a terminal."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def size_text(size: float) -> str:
-    """A size for people, in decimal units."""
+    """Write a size for people, in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"

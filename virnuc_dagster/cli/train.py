@@ -95,7 +95,7 @@ def train(
 
 
 def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, progress: ConsoleProgress) -> "Vectors":
-    """Embeddings of every frame of a file, by the same assets and in the same store as those of `predict`."""
+    """Embed every frame of a file, by the same assets and in the same store as those of `predict`."""
     import torch
 
     from virnuc_dagster.definitions import build_definitions

@@ -122,7 +122,7 @@ def _told(what: str) -> Iterator[None]:
 
 
 def environment(settings: Settings, folder: Path, reports_url: str) -> dict[str, str]:
-    """The environment of the services, and of the runs that they start.
+    """Make the environment of the services, and of the runs that they start.
 
     Args:
         settings: Where things live.
@@ -145,7 +145,7 @@ def environment(settings: Settings, folder: Path, reports_url: str) -> dict[str,
 
 
 def services(folder: Path, host: str, port: int, env: Mapping[str, str]) -> list[Any]:
-    """The three processes, joined by a socket in `folder`; the daemon is the last."""
+    """List the three processes, joined by a socket in `folder`; the daemon is the last."""
     from virnuc_dagster.services.supervisor import Service
 
     socket_path, workspace = folder / "code.sock", folder / "workspace.yaml"
@@ -171,7 +171,7 @@ def services(folder: Path, host: str, port: int, env: Mapping[str, str]) -> list
 
 
 def report_service(arguments: list[str], env: Mapping[str, str]) -> Any:
-    """The process that the UI's links to reports lead to."""
+    """Describe the process that the UI's links to reports lead to."""
     from virnuc_dagster.services.supervisor import Service
 
     command = [sys.executable, "-m", "virnuc_dagster.services.report_server", *arguments]
