@@ -25,7 +25,7 @@ from virnuc_dagster.progress import Progress
 def build_definitions(
     *, settings: Settings | None = None, resources: Mapping[str, Any] | None = None
 ) -> dg.Definitions:
-    """All assets, checks, jobs, sensors, schedules and resources of the platform.
+    """Build all assets, checks, jobs, sensors, schedules and resources of the platform.
 
     Args:
         settings: Where things live; from the environment if None.
@@ -63,7 +63,7 @@ def build_definitions(
 
 
 def foreign_instance(settings: Settings) -> str:
-    """The folder of the Dagster instance in use, if it is not the one of these settings; else an empty text."""
+    """Find the folder of the Dagster instance in use; an empty text if it is the one of these settings."""
     home = os.environ.get("DAGSTER_HOME", "")
     return home if home and Path(home).absolute() != settings.dagster_home else ""
 

@@ -26,7 +26,7 @@ class VirnucError(Exception):
         self.fields = fields
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors travel between processes as they are, whatever arguments their class takes."""
+        """Pickle an error as it is, whatever arguments its class takes: errors travel between processes."""
         return _restored, (type(self), self.args, self.__dict__)
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ def _restored(kind: type[VirnucError], arguments: tuple[Any, ...], state: dict[s
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it, each once: a chain of causes may run in a circle."""
+    """Yield an error and what led to it, each once: a chain of causes may run in a circle."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -54,7 +54,7 @@ def make_folder(folder: Path, top: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def temporary_file(target: Path, write: Callable[[BinaryIO], object], size: Callable[[], int] = int) -> Iterator[Path]:
-    """A new, synced, uniquely named file beside `target` that holds what `write` puts into it.
+    """Make a new, synced, uniquely named file beside `target` that holds what `write` puts into it.
 
     The body renames it into place; whatever ends the body otherwise (an error, Ctrl-C), no temporary file is left.
     A failed fsync is not retried: after it the kernel may have dropped the dirty pages.
@@ -94,7 +94,7 @@ def remove_abandoned(paths: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def mapped(path: Path) -> Iterator[mmap.mmap]:
-    """A file's bytes without a copy; the file must not be empty."""
+    """Map a file's bytes without a copy; the file must not be empty."""
     with typed_os_errors(path), path.open("rb") as file:
         bytes_of_file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with bytes_of_file:
@@ -102,7 +102,7 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Atomically put `source` in the place of `target`, durably."""
+    """Put `source` in the place of `target`, atomically and durably."""
     with typed_os_errors(target):
         source.replace(target)
     fsync_folder(target.parent)

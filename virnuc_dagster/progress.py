@@ -6,26 +6,26 @@ from virnuc_dagster.checkpoints import Difference
 
 
 class Progress:
-    """Receives news of a stage; this base class ignores them.
+    """A listener to the news of a stage; this base class ignores them.
 
     A stage calls `start` once, `advance` as frames (or sequences) are done, and `shard_done` or `shard_failed` for each
     shard.
     """
 
     def start(self, stage: str, shards: int, total: int) -> None:
-        """A stage begins: it has `shards` shards with `total` frames (0: not known)."""
+        """Begin a stage of `shards` shards with `total` frames (0: not known)."""
 
     def advance(self, stage: str, done: int) -> None:
-        """`done` more frames of the stage are computed."""
+        """Count `done` more computed frames of the stage."""
 
     def shard_done(self, stage: str, shard: str, rows: int, *, reused: bool) -> None:
-        """A shard of `rows` frames is committed; `reused` if it already was and nothing was computed."""
+        """Count a committed shard of `rows` frames; `reused` if it already was and nothing was computed."""
 
     def shard_failed(self, stage: str, shard: str, error: Exception) -> None:
-        """A shard failed; the others go on."""
+        """Note that a shard failed; the others go on."""
 
     def shard_stale(self, stage: str, shard: str, changed: Sequence[Difference]) -> None:
-        """A shard's stored result is not the wanted one and is computed again; `changed` says why."""
+        """Note that a shard's stored result is not the wanted one and is computed again; `changed` says why."""
 
     def note(self, text: str) -> None:
-        """Something worth knowing."""
+        """Tell something worth knowing."""
