@@ -49,7 +49,7 @@ class Crew:
 
     @property
     def device(self) -> str:
-        """Where a worker computes; Ray shows it only the GPU it was given."""
+        """The device that a worker computes on; Ray shows it only the GPU it was given."""
         return "cuda" if self.gpus else "cpu"
 
 

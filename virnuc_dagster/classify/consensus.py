@@ -111,7 +111,7 @@ class WindowScore:
 
     @property
     def score(self) -> float | None:
-        """0 to 1, 0.5 where `is_virus` changes; None without a score."""
+        """The score of the window, 0 to 1, 0.5 where `is_virus` changes; None without a score."""
         return None if self.virus is None or self.others is None else self.virus / (self.virus + self.others)
 
     def counts(self, known_share: float) -> bool:

@@ -233,7 +233,7 @@ class PredictCall:
 
     @cached_property
     def _device(self) -> str:
-        """What is computed on; with Ray the devices are those of the workers. Takes the import of torch."""
+        """The device that is computed on; with Ray that of the workers. Takes the import of torch."""
         from virnuc_dagster.embedding.device import resolve_device
 
         local = self.settings.backend == "local"
@@ -257,7 +257,7 @@ class PredictCall:
 
     @cached_property
     def _runner(self) -> "Runner":
-        """Runs the assets of every batch of the call."""
+        """The runner of the assets of every batch of the call."""
         from virnuc_dagster.backends.ray_pool import Pools
         from virnuc_dagster.definitions import build_definitions
         from virnuc_dagster.orchestration.io_manager import CheckpointIOManager

@@ -39,7 +39,7 @@ class EncoderRate:
 
     @property
     def tokens_per_second(self) -> float:
-        """Its speed."""
+        """The encoder's speed."""
         return self.tokens / self.seconds
 
     def seconds_for(self, letters: int) -> float:

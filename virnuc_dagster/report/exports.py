@@ -42,7 +42,7 @@ class Matrix:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """N and D."""
+        """The numbers of rows and columns, N and D."""
         return len(self.ids), len(self.columns)
 
     def batches(self) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:

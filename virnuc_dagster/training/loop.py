@@ -192,7 +192,7 @@ class Training:
 
     @property
     def is_done(self) -> bool:
-        """All steps are done, or `dev` got no better for as long as the recipe waits."""
+        """Whether all steps are done, or `dev` got no better for as long as the recipe waits."""
         losses = [entry["dev_loss"] for entry in self.curve]
         waited = len(losses) - 1 - losses.index(min(losses)) if losses else 0
         return self.step >= self.task.recipe.steps or waited >= self.task.recipe.patience

@@ -171,16 +171,16 @@ class CodonMember(Member):
 
     @property
     def config(self) -> dict[str, Any]:
-        """See `Member`."""
+        """The configuration, see `Member`."""
         own = {"model_type": "bert", "vocab_size": VOCABULARY, "layer_norm_eps": 1e-12, "type_vocab_size": 2}
         return own | self.size.config()
 
     def tokens(self, middle: torch.Tensor) -> torch.Tensor:
-        """See `Member`."""
+        """Do what `Member` says."""
         return pair_tokens(middle)
 
     def pool(self, hidden: torch.Tensor) -> torch.Tensor:
-        """See `Member`."""
+        """Do what `Member` says."""
         return hidden.mean(1)
 
     def masked_loss(self, hidden: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -190,14 +190,14 @@ class CodonMember(Member):
         return (F.cross_entropy(first, pair // len(CODONS)) + F.cross_entropy(second, pair % len(CODONS))) / 2
 
     def plain(self) -> DnabertSModel:
-        """See `Member`: the parts of the embeddings are added up."""
+        """Do what `Member` says; the parts of the embeddings are added up."""
         state = {name: tensor for name, tensor in self.encoder.state_dict().items() if "word_embeddings" not in name}
         model = DnabertSModel(DnabertSConfig.from_dict(self.config))
         model.load_state_dict(state | {"word_embeddings.weight": self.embedding.table().detach()})
         return model
 
     def as_encoder(self) -> DnabertSEncoder:
-        """See `Member`."""
+        """Do what `Member` says."""
         return DnabertSEncoder(self.plain().pack(torch.float32, _CPU), codon_tokenizer(), self.part, _CPU)
 
 
@@ -214,30 +214,30 @@ class ProteinMember(Member):
 
     @property
     def config(self) -> dict[str, Any]:
-        """See `Member`."""
+        """The configuration, see `Member`."""
         own = {"model_type": "esm", "vocab_size": len(ALPHABET), "layer_norm_eps": 1e-5}
         return own | {"position_embedding_type": "rotary", "token_dropout": True} | self.size.config()
 
     def tokens(self, middle: torch.Tensor) -> torch.Tensor:
-        """See `Member`."""
+        """Do what `Member` says."""
         ends = torch.zeros(len(middle), 1, dtype=torch.int64)
         return torch.cat((ends + ALPHABET.index("<cls>"), middle, ends + ALPHABET.index("<eos>")), dim=1)
 
     def pool(self, hidden: torch.Tensor) -> torch.Tensor:
-        """See `Member`."""
+        """Do what `Member` says."""
         return hidden[:, 1:-1].mean(1)
 
     def masked_loss(self, hidden: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """See `Member`."""
+        """Do what `Member` says."""
         return F.cross_entropy(self.token(hidden), truth)
 
     def plain(self) -> Esm2Model:
-        """See `Member`."""
+        """Do what `Member` says."""
         assert isinstance(self.encoder, Esm2Model)
         return self.encoder
 
     def as_encoder(self) -> Esm2Encoder:
-        """See `Member`."""
+        """Do what `Member` says."""
         return Esm2Encoder(self.plain().pack(torch.float32, _CPU), self.part, _CPU)
 
 
