@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from virnuc_dagster.classify.composition import _CODON_UNIT
 from virnuc_dagster.classify.consensus import KNOWN_SHARE, Reason, Verdict
-from virnuc_dagster.classify.roll_up import ROLL_UPS
-from virnuc_dagster.embedding.esm2 import ALPHABET, MAX_RESIDUES
+from virnuc_dagster.classify.roll_up import _SUREST, ROLL_UPS
+from virnuc_dagster.embedding.esm2 import _UNMASKED_SCALE, ALPHABET, MAX_RESIDUES
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.models.importing import DEFAULT_ROLL_UP, DEFAULT_THRESHOLDS
 from virnuc_dagster.models.spec import BundleSpec, Thresholds
 from virnuc_dagster.sequences.reader import NUCLEOTIDE_LETTERS
-from virnuc_dagster.sequences.translation import FRAME_NAMES, open_frames
+from virnuc_dagster.sequences.translation import FRAME_NAMES, KNOWN_WORD, open_frames
 from virnuc_dagster.sequences.windows import window_spans
 from virnuc_dagster.training import finish
 
@@ -122,4 +123,9 @@ def test_figures_in_the_text_are_those_of_the_code():
     assert f"first {MAX_RESIDUES:,} residues" in PROSE
     assert f"alphabet has {len(ALPHABET)} tokens" in PROSE
     assert f"({Settings.model_fields['shard_size'].default:,} unless set otherwise)" in PROSE
+    assert f"multiplied by {_UNMASKED_SCALE:.2f} if" in PROSE
+    assert f"over the six frames, divided by {_CODON_UNIT}." in PROSE
+    assert f"of s cut to {1 - _SUREST:.2f} to {_SUREST}," in PROSE
+    assert KNOWN_WORD == 6
+    assert "words of six letters" in PROSE
     assert f"must be one of `{NUCLEOTIDE_LETTERS.decode()}`" in PROSE
