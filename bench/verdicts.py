@@ -1,8 +1,9 @@
-"""What a verdict hangs on besides the sequence: how much of it is N, the strand, and where it is cut.
+"""What a verdict hangs on besides the sequence: how much of it is N, how long it is, the strand, and where it is cut.
 
     python bench/verdicts.py masked GENOMES.fasta.gz LABELS.tsv [--sequences 300]
     python bench/verdicts.py turned GENOMES.fasta.gz LABELS.tsv [--sequences 300]
     python bench/verdicts.py fallback GENOMES.fasta.gz LABELS.tsv [--sequences 300]
+    python bench/verdicts.py short GENOMES.fasta.gz LABELS.tsv [--sequences 1000]
 
 LABELS as for `virnuc evaluate`; records of one split, never one that is kept for a last look. Of each drawn record one
 piece of a fifth of `--length` bases to all of them is scored as a sequence of its own, as `predict` does; half of the
@@ -10,7 +11,8 @@ pieces are viruses, and records of different groups come first. `masked` overwri
 block or scattered, and counts firm verdicts and wrong ones for several values of the bundle's `known_share` (0: every
 window with a score counts). `turned` compares each verdict with that of the reverse complement, of the piece rotated by
 250 bases, and of the piece without its first 30. `fallback` counts the windows of viruses without an open frame
-that the fallback scores 0.5 or more, with few single letters overwritten. Takes some minutes.
+that the fallback scores 0.5 or more, with few single letters overwritten. `short` cuts the pieces to their first
+bases and counts firm verdicts and right ones as if the bundle asked for no known bases. Takes some minutes.
 """
 
 import argparse
@@ -26,11 +28,13 @@ from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.sequences.labels import Label, read_labels
 from virnuc_dagster.sequences.reader import read_sequences
+from virnuc_dagster.sequences.translation import unknown_bases
 from virnuc_dagster.training.finish import Part
 from virnuc_dagster.training.frames import frames_of
 from virnuc_dagster.training.records import Record
 
 KNOWN_SHARES = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)
+LENGTHS = (4, 10, 30, 50, 75, 100, 125, 150, 200, 300, 500)
 SPRINKLED = (0.0, 0.01, 0.02, 0.05)
 MASKED = (0.0, 0.05, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8)
 _COMPLEMENT = bytes.maketrans(b"ACGTRYKMBDHV", b"TGCAYRMKVHDB")
@@ -90,7 +94,10 @@ class Scorer:
         """The bundle's verdict of each record, with another rule if one is named."""
         limits = self.spec.thresholds.model_dump() | rule
         return [
-            score_sequence(record.id, len(record.sequence), mine, roll_up=self.spec.roll_up, **limits)
+            score_sequence(
+                record.id, len(record.sequence), mine, roll_up=self.spec.roll_up,
+                unknown_bases=unknown_bases(record.sequence), **limits,
+            )  # fmt: skip
             for record, mine in zip(records, windows, strict=True)
         ]
 
@@ -143,7 +150,23 @@ def fallback_rows(scorer: Scorer, records: list[Record]) -> Iterator[dict[str, o
         yield {"scattered": share, "windows": len(scores), "found": round(found / len(scores), 3)}
 
 
-ROWS = {"masked": masked_rows, "turned": turned_rows, "fallback": fallback_rows}
+def short_rows(scorer: Scorer, records: list[Record]) -> Iterator[dict[str, object]]:
+    """Firm verdicts by length, and how many of them are right."""
+    for length in LENGTHS:
+        forms = [changed(record, record.sequence[:length]) for record in records]
+        found = scorer.verdicts(forms, scorer.windows(forms), known_bases=0)
+        firm = [(v.verdict, r.is_virus) for v, r in zip(found, forms, strict=True) if v.verdict in _FIRM]
+        right = sum((verdict is Verdict.VIRAL) == is_virus for verdict, is_virus in firm)
+        yield {
+            "bases": length,
+            "firm": round(len(firm) / len(forms), 3),
+            "right of these": round(right / len(firm), 3) if firm else None,
+            "viruses non-viral": sum(is_virus and verdict is Verdict.NON_VIRAL for verdict, is_virus in firm),
+            "others viral": sum(not is_virus and verdict is Verdict.VIRAL for verdict, is_virus in firm),
+        }
+
+
+ROWS = {"masked": masked_rows, "turned": turned_rows, "fallback": fallback_rows, "short": short_rows}
 
 
 def main() -> None:

@@ -158,6 +158,46 @@ def test_only_windows_that_are_known_count(known, unscored, verdict, reason):
     assert result.score == (pytest.approx(0.9) if result.scored_windows else None)
 
 
+@pytest.mark.parametrize(
+    ("length", "unknown", "known_bases", "reason"),
+    [
+        (4, 0, 100, Reason.TOO_LITTLE_KNOWN),  # one codon fills its window
+        (99, 0, 100, Reason.TOO_LITTLE_KNOWN),
+        (100, 0, 100, None),
+        (500, 401, 100, Reason.TOO_LITTLE_KNOWN),
+        (500, 400, 100, None),
+        (60, 0, 60, None),
+        (4, 0, 0, None),
+    ],
+)
+@pytest.mark.parametrize(("virus", "verdict"), [(0.9, Verdict.VIRAL), (0.1, Verdict.NON_VIRAL)])
+def test_a_sequence_of_few_known_bases_is_not_called(length, unknown, known_bases, reason, virus, verdict):
+    windows = [window(1 - virus, virus)]
+
+    result = score_sequence(
+        "s", length, windows, viral=0.7, non_viral=0.3, known_bases=known_bases, unknown_bases=unknown
+    )
+
+    assert (result.verdict, result.reason) == (Verdict.UNCERTAIN if reason else verdict, reason)
+    assert (result.score, result.scored_windows) == (pytest.approx(virus), 1), "the score itself stays"
+
+
+@pytest.mark.parametrize(
+    ("known", "reason"),
+    [
+        ([0.0, 0.0], Reason.TOO_LITTLE_KNOWN),
+        ([1.0, 1.0], None),  # stop codons, which are known: the verdict says it all
+        ([1.0] * 19 + [0.0], None),  # one more window would not have been enough
+    ],
+)
+def test_no_open_frame_for_want_of_known_letters_says_so(known, reason):
+    windows = [replace(window(None, None, n), known=share) for n, share in enumerate(known)]
+
+    result = score_sequence("s", 9_999, windows, viral=0.7, non_viral=0.3, scored_share=0.1)
+
+    assert (result.verdict, result.reason) == (Verdict.NO_OPEN_FRAME, reason)
+
+
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=30), st.floats(0, 0.9), st.floats(0, 1))
 def test_where_every_letter_is_known_the_rule_changes_nothing(virus, scored_share, known_share):
     windows = [window(None if v is None else 1 - v, v, n) for n, v in enumerate(virus)]

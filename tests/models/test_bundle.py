@@ -378,12 +378,15 @@ def test_a_silently_wrong_fallback_fails_the_golden_check(copy):
         bundle.load_fallback()
 
 
-@pytest.mark.parametrize(("share", "wanted"), [(None, 0.5), (0.7, 0.7)])
-def test_a_bundle_may_say_how_much_of_a_window_must_be_known(copy, share, wanted):
-    edit(copy, lambda s: s["thresholds"].pop("known_share"))
-    edit(copy, lambda s: s["thresholds"].update({"known_share": share} if share else {}))
+@pytest.mark.parametrize(
+    ("name", "given", "wanted"),
+    [("known_share", None, 0.5), ("known_share", 0.7, 0.7), ("known_bases", None, 100), ("known_bases", 60, 60)],
+)
+def test_a_bundle_may_say_how_much_must_be_known(copy, name, given, wanted):
+    edit(copy, lambda s: s["thresholds"].pop(name, None))
+    edit(copy, lambda s: s["thresholds"].update({name: given} if given else {}))
 
     opened = open_bundle(str(copy))
 
-    assert opened.spec.thresholds.known_share == wanted
-    assert opened.verdict_provenance()["thresholds"]["known_share"] == wanted
+    assert getattr(opened.spec.thresholds, name) == wanted
+    assert opened.verdict_provenance()["thresholds"][name] == wanted

@@ -39,23 +39,31 @@ def test_every_sequence_appears_with_its_reason(predict, tmp_path):
         + "GCUGCC" * 90
         + "\n>n\n"
         + "N" * 600
+        + "\n>codon\nACGT\n>masked\n"
+        + "N" * 400
+        + "GCC" * 33
     )
 
     code, out, _ = predict(source, "--output", tmp_path / "out")
 
     assert code == 0
     found = {row["sequence_id"]: row for row in rows(tmp_path / "out" / paths.SEQUENCES)}
-    assert list(found) == ["empty", "short", "stops", "ACC|1", "n"]
+    assert list(found) == ["empty", "short", "stops", "ACC|1", "n", "codon", "masked"]
     assert [row["verdict"] for row in found.values()][:2] == ["too short", "too short"]
     assert found["stops"]["scored_windows"] == "0"
     assert found["stops"]["fallback_windows"] == found["stops"]["windows"], "scored by its composition"
     assert found["ACC|1"]["scored_windows"] == found["ACC|1"]["windows"] == "2"
-    assert found["n"]["verdict"] == "no open frame"
-    assert "5 sequences" in out
+    assert (found["n"]["verdict"], found["n"]["reason"]) == ("no open frame", "too_little_known")
+    for name in ("codon", "masked"):
+        assert (found[name]["verdict"], found[name]["reason"]) == ("uncertain", "too_little_known")
+    assert (found["codon"]["scored_windows"], found["codon"]["windows"]) == ("1", "1"), "one codon fills its window"
+    summary = json.loads((tmp_path / "out" / paths.SUMMARY).read_text())
+    assert summary["uncertain_reasons"]["too_little_known"] == 2, "of the uncertain ones"
+    assert "7 sequences" in out
     windows = rows(tmp_path / "out" / paths.WINDOWS)
     assert [(w["start"], w["end"]) for w in windows if w["sequence_id"] == "n"] == [("0", "500"), ("299", "600")]
     sources = {w["sequence_id"]: w["source"] for w in windows}
-    assert sources == {"stops": "fallback", "ACC|1": "frame", "n": "none"}
+    assert sources == {"stops": "fallback", "ACC|1": "frame", "n": "none", "codon": "frame", "masked": "frame"}
     assert all((w["frames"] != "0") == (w["source"] == "frame") for w in windows)
 
 

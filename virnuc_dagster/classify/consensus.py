@@ -8,7 +8,8 @@ score of a sequence's window scores, and its thresholds turn that into a verdict
 Evidence is what is known. N hides stop codons, so the less of a window is known, the more of its frames are open. A
 window counts only if the share of known codons behind its score is at least the bundle's: of the frames that gave its
 two scores, the lesser share; where the fallback gave them, of its words of six letters. What does not count keeps its
-scores and its rows in every table, but has no part in the sequence's score.
+scores and its rows in every table, but has no part in the sequence's score. And a sequence of fewer known bases than the
+bundle asks for is never called: its score is little better than chance, however many of its windows count.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 KNOWN_SHARE = 0.5
 """Least known share of a window that counts, of bundles that name none."""
+KNOWN_BASES = 100
+"""Least known bases of a sequence that is called, of bundles that name none: `bench/verdicts.py short`."""
 
 
 class Verdict(StrEnum):
@@ -38,9 +41,10 @@ class Verdict(StrEnum):
 
 
 class Reason(StrEnum):
-    """The reason why a sequence is `uncertain`; the first that fits, in this order."""
+    """The reason why a sequence is not called; the first that fits, in this order."""
 
-    TOO_LITTLE_KNOWN = "too_little_known"  #: too few windows count, and enough would if their letters were known
+    TOO_LITTLE_KNOWN = "too_little_known"
+    """Too few of its bases are known, or too few windows count and enough would if their letters were known."""
     FEW_WINDOWS_SCORED = "few_windows_scored"
     BETWEEN_THRESHOLDS = "between_thresholds"
 
@@ -129,7 +133,7 @@ class SequenceScore:
         windows: All of its windows.
         score: Roll-up of the windows that count; None if none does.
         verdict: What is said of it.
-        reason: Why it is uncertain; None with any other verdict.
+        reason: Why it is uncertain, or has no open frame for want of known letters; else None.
         known_share: Least known share of a window that counts.
         unknown_bases: How many of its bases are not A, C, G or T.
     """
@@ -235,6 +239,7 @@ def score_sequence(
     non_viral: float,
     scored_share: float = 0.0,
     known_share: float = KNOWN_SHARE,
+    known_bases: int = KNOWN_BASES,
     roll_up: str = "mean",
     complete: bool = True,
     unknown_bases: int = 0,
@@ -249,6 +254,7 @@ def score_sequence(
         non_viral: Greatest score of a non-viral one.
         scored_share: Least share of its windows that must count, scored by frames or the fallback, for either verdict.
         known_share: Least known share of a window that counts.
+        known_bases: Least known bases of the sequence for either verdict.
         roll_up: Name of the roll-up of window scores.
         complete: Whether all of its frames have results; without, no score is given.
         unknown_bases: How many of its bases are not A, C, G or T.
@@ -263,6 +269,10 @@ def score_sequence(
         verdict = Verdict.TOO_SHORT
     elif all(window.virus is None for window in windows):
         verdict = Verdict.NO_OPEN_FRAME
+        why = _why_few(windows, 0, scored_share, known_share)
+        reason = why if why is Reason.TOO_LITTLE_KNOWN else None
+    elif length - unknown_bases < known_bases:
+        verdict, reason = Verdict.UNCERTAIN, Reason.TOO_LITTLE_KNOWN
     elif score is None or len(scores) < scored_share * len(windows):
         verdict, reason = Verdict.UNCERTAIN, _why_few(windows, len(scores), scored_share, known_share)
     elif score >= viral:

@@ -3,7 +3,8 @@
 The format has a version `major.minor`. A reader refuses a newer major, and ignores entries it does not know, so that a
 newer minor may add some; a value it does not know in an entry it knows (a roll-up, say) is refused.
 
-1.1 added `fallback`, `golden.fallback`, `roll_up` and `xxh3` of files; 1.2 `thresholds.known_share`.
+1.1 added `fallback`, `golden.fallback`, `roll_up` and `xxh3` of files; 1.2 `thresholds.known_share`, 1.3
+`thresholds.known_bases`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, field_validator, model_validator
 
-from virnuc_dagster.classify.consensus import KNOWN_SHARE
+from virnuc_dagster.classify.consensus import KNOWN_BASES, KNOWN_SHARE
 from virnuc_dagster.classify.roll_up import ROLL_UPS
 
 FORMAT_MAJOR = 1
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 """What bundles are written as."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -78,13 +79,14 @@ class Thresholds(_Part):
 
     A sequence is also uncertain if less than `scored_share` of its windows count: those that were scored, by frames or
     the fallback, and of which `known_share` is known (of the codons behind the score; for the fallback, of the words of
-    six letters).
+    six letters), and if fewer than `known_bases` of its bases are known.
     """
 
     viral: Score
     non_viral: Score
     scored_share: Score = 0.0
     known_share: Score = KNOWN_SHARE
+    known_bases: Annotated[int, Field(ge=0)] = KNOWN_BASES
 
     @model_validator(mode="after")
     def _ordered(self) -> Thresholds:

@@ -38,7 +38,8 @@ class BatchCounts:
         self.uncounted_windows += sequence.uncounted_windows
         self.unknown_bases += sequence.unknown_bases
         self.verdicts[sequence.verdict] += 1
-        self.reasons.update([sequence.reason] if sequence.reason else [])
+        if sequence.reason and sequence.verdict is Verdict.UNCERTAIN:
+            self.reasons[sequence.reason] += 1
         self.shorter_than_window += sequence.length < self.window_length
         self.thin_viral += sequence.verdict is Verdict.VIRAL and scored < THIN_WINDOWS
         if sequence.score is not None and sequence.verdict in self.bins:

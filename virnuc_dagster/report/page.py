@@ -244,7 +244,7 @@ def _explanation(content: PageContent, shown: Sequence[rows.Row]) -> str:
         f"A window counts only if at least {content.thresholds.known_share:.0%} of the codons behind its score are"
         " known, that is made of A, C, G and T (of its six-letter words, where the fallback scored it): N hides stop"
         " codons, so the less is known, the more frames look open. “Too little known” means that too few windows count"
-        " for that reason.",
+        f" for that reason, or that fewer than {content.thresholds.known_bases:,} bases of a sequence are known.",
         "Where P(virus) and P(others) are both high, frames of one window disagree. Probabilities are rounded to four"
         f" decimals here; {paths.WINDOWS} has them in full.",
         *_limits(content, shown),

@@ -256,6 +256,7 @@ def _sequences(
             non_viral=bundle.thresholds.non_viral,
             scored_share=bundle.thresholds.scored_share,
             known_share=bundle.thresholds.known_share,
+            known_bases=bundle.thresholds.known_bases,
             roll_up=bundle.roll_up,
             complete=all(window.source is not Source.MISSING for window in mine),
             unknown_bases=count,

@@ -59,7 +59,8 @@ def _verdicts(spec: BundleSpec, facts: Mapping[str, Any]) -> Iterable[str]:
     limits = spec.thresholds
     yield (
         f"Roll-up `{spec.roll_up}`; viral from {limits.viral}, non-viral up to {limits.non_viral}, uncertain between, "
-        f"or with less than {limits.scored_share:.0%} of the windows scored; a window counts from "
+        f"or with less than {limits.scored_share:.0%} of the windows scored or {limits.known_bases:,} bases known; a "
+        "window counts from "
         f"{limits.known_share:.0%} known codons (by the fallback: six-letter words) on. All roll-ups that were tried, "
         "on `dev`, classes and categories balanced (`max` and `evidence` grow with the length and are not chosen):"
     )

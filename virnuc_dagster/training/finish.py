@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from virnuc_dagster.classify.consensus import Source, WindowScore, evidence
+from virnuc_dagster.classify.consensus import KNOWN_BASES, Source, WindowScore, evidence
 from virnuc_dagster.classify.fallback import FallbackModel, LabelledWindows, calibration_line, fit_fallback
 from virnuc_dagster.classify.head import Head, predict
 from virnuc_dagster.classify.roll_up import ROLL_UPS
@@ -140,4 +140,5 @@ def choose_roll_up(
         }
     best = max(tried.keys() - GROW_WITH_LENGTH, key=lambda name: (tried[name]["right"], tried[name]["auroc"], name))
     chosen = {name: tried[best][name] for name in ("viral", "non_viral")}
-    return best, tried, {**chosen, "scored_share": SCORED_SHARE, "known_share": KNOWN_SHARE}
+    rules = {"scored_share": SCORED_SHARE, "known_share": KNOWN_SHARE, "known_bases": KNOWN_BASES}
+    return best, tried, {**chosen, **rules}

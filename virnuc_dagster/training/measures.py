@@ -11,6 +11,7 @@ from virnuc_dagster.classify.consensus import Source, WindowScore, score_sequenc
 from virnuc_dagster.evaluation.results import floor_figures
 from virnuc_dagster.evaluation.sections import Rows, section, verdicts
 from virnuc_dagster.sequences.labels import Label
+from virnuc_dagster.sequences.translation import unknown_bases
 from virnuc_dagster.training.data import Data
 from virnuc_dagster.training.finish import sequence_scores
 from virnuc_dagster.training.records import Record
@@ -62,7 +63,9 @@ def measure_part(
             non_viral=thresholds["non_viral"],
             scored_share=thresholds["scored_share"],
             known_share=known_share,
+            known_bases=int(thresholds["known_bases"]),
             roll_up=roll_up,
+            unknown_bases=unknown_bases(r.sequence),
         ).verdict.value
         for r, mine in zip(records, windows, strict=True)
     ]
