@@ -1,5 +1,6 @@
 """Where results may go: inputs, foreign files, folders and links are found before any work."""
 
+import hashlib
 import json
 import os
 
@@ -127,6 +128,53 @@ def test_a_copy_begins_with_the_file_that_names_the_batch_and_ends_with_run(tmp_
     write_results(report, tmp_path / "out", {"batch": BATCH})
     assert (placed[0], placed[-1]) == (paths.SUMMARY, paths.RUN)
     assert sorted(placed) == sorted((*paths.REPRODUCIBLE, paths.PROVENANCE, paths.RUN))
+
+
+def edit(tmp_path, name=paths.SEQUENCES):
+    (tmp_path / "out" / name).write_text("with a remark of mine")
+
+
+def digests(report):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in report.iterdir()}
+
+
+def test_what_its_user_changed_is_not_replaced_unasked(tmp_path, report):
+    write_results(report, tmp_path / "out", {"batch": BATCH})
+    destination(tmp_path).folder_of(BATCH)
+    edit(tmp_path)
+
+    with pytest.raises(SettingsError, match=r"sequences\.tsv in .*out was changed since") as caught:
+        destination(tmp_path).folder_of(BATCH)
+    assert "--overwrite" in caught.value.hint
+    destination(tmp_path, overwrite=True).folder_of(BATCH)
+    edit(tmp_path, paths.VIRAL_FASTA)
+    with pytest.raises(SettingsError, match=r"sequences\.tsv, viral\.fasta in .*out were changed"):
+        destination(tmp_path).folder_of(BATCH)
+    for name in (paths.SEQUENCES, paths.VIRAL_FASTA):
+        (tmp_path / "out" / name).unlink()
+    destination(tmp_path).folder_of(BATCH)
+
+
+def test_what_a_killed_call_put_into_place_counts_as_written(tmp_path, report):
+    write_results(report, tmp_path / "out", {"batch": BATCH})
+    (report / paths.HTML).write_text("of a newer version")
+    (tmp_path / "out" / paths.HTML).write_text("of a newer version")
+
+    destination(tmp_path).folder_of(BATCH, [digests(report)])
+    with pytest.raises(SettingsError, match="was changed"):
+        destination(tmp_path).folder_of(BATCH)
+
+
+def test_without_digests_of_a_call_the_report_that_it_copied_is_asked(tmp_path, report):
+    write_results(report, tmp_path / "out", {"batch": BATCH})
+    (tmp_path / "out" / paths.RUN).write_text(json.dumps({"batch": BATCH}))  # as older versions wrote it
+    destination(tmp_path).folder_of(BATCH, [digests(report)])
+    edit(tmp_path)
+
+    with pytest.raises(SettingsError, match="was changed"):
+        destination(tmp_path).folder_of(BATCH, [digests(report)])
+    (report / paths.PROVENANCE).write_text(json.dumps({"batch": BATCH, "bundle": "another"}))
+    destination(tmp_path).folder_of(BATCH, [digests(report)])  # of another report nothing can be told
 
 
 def test_a_single_file_is_replaced_only_if_asked_for_and_an_input_never(tmp_path):

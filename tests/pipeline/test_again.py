@@ -191,3 +191,17 @@ def test_what_all_inputs_share_is_opened_once(again, ran, monkeypatch):
     runs = [json.loads(path.read_bytes()) for path in sorted(done.output.glob("*/run.json"))]
     assert [run["computed_shards"]["predictions"] for run in runs] == [3, 3, 0]
     assert [run["reused_shards"]["predictions"] for run in runs] == [0, 0, 3]
+
+
+def test_a_result_that_its_user_changed_is_kept(again, ran, capsys):
+    home, files = again
+    assert call(home).code == 0
+    table = home.root / "out" / paths.SEQUENCES
+    table.write_text("a remark\n")
+
+    assert call(home).code == 2
+
+    assert "sequences.tsv in" in capsys.readouterr().err
+    assert table.read_text() == "a remark\n"
+    done = call(home, "--overwrite")
+    assert (done.code, ran, done.files()) == (0, [], files)

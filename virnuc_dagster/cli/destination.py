@@ -1,11 +1,13 @@
 """Where results may go: decided before any work, so that nothing a user has is replaced unless that was asked for.
 
-Three questions of each name that is to be written. Is it an input of the call, under whatever spelling? That is never
+Four questions of each name that is to be written. Is it an input of the call, under whatever spelling? That is never
 replaced. Is it anything but a file? It cannot be replaced. Who made the file that stands there? Earlier results of the
 same batch are replaced, which `run.json`, `provenance.json` and `summary.json` beside them tell; others only with
-`--overwrite`.
+`--overwrite`. And is it as it was written? What its user has changed since is replaced only with `--overwrite`, too: the
+digests are in `run.json`, and of the report that is handed out next in its seal.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -162,8 +164,13 @@ class Destination:
         refuse_targets(self._targets(self.output), self.inputs)
         self._refuse_foreign(self.output, lambda batch: batch.rpartition("-")[0] in slugs, f"{slugs[0]}-...")
 
-    def folder_of(self, batch: str) -> Path:
+    def folder_of(self, batch: str, sealed: Sequence[Mapping[str, str]] = ()) -> Path:
         """The folder of a batch's results, after making sure that they may be written.
+
+        Args:
+            batch: Its key.
+            sealed: Digests by file name of reports whose files may stand there, besides those that `run.json` tells of:
+                a call that was killed while it put them into their places left some.
 
         Raises:
             SettingsError: They may not.
@@ -172,6 +179,13 @@ class Destination:
         refuse_unwritable(folder)
         refuse_targets(self._targets(folder), self.inputs)
         self._refuse_foreign(folder, lambda known: known == batch, batch)
+        if not self.overwrite and (edited := _edited(folder, sealed)):
+            raise SettingsError(
+                f"{_some(edited)} in {folder} {'was' if len(edited) == 1 else 'were'} changed since"
+                f" {'it was' if len(edited) == 1 else 'they were'} written, and would be replaced",
+                hint=f"move or rename what you changed, {_ELSEWHERE}, or replace it with --overwrite",
+                path=str(folder / edited[0]),
+            )
         return folder
 
     def _targets(self, folder: Path) -> list[Path]:
@@ -193,7 +207,7 @@ class Destination:
         if owners and all(owner is not None and is_ours(owner) for owner in owners.values()):
             return
         others = sorted({owner for owner in owners.values() if owner and not is_ours(owner)})
-        shown = ", ".join(path.name for path in standing[:_SHOWN]) + (", ..." if len(standing) > _SHOWN else "")
+        shown = _some([path.name for path in standing])
         what = f"the results of batch {others[0]}" if others else "files that are no earlier results of this input"
         raise SettingsError(
             f"{folder} holds {what} ({shown}), which those of batch {batch} would replace",
@@ -211,7 +225,44 @@ def owner_of(mark: Path) -> str | None:
     return batch if isinstance(batch, str) else None
 
 
-def write_results(report: Path, folder: Path, run: Mapping[str, Any]) -> None:
+def _edited(folder: Path, sealed: Sequence[Mapping[str, str]]) -> list[str]:
+    """Result files that are none of those that a call wrote, as far as digests are known.
+
+    Without those of `run.json` (there is none, or that of an older version) only a seal that holds the
+    `provenance.json` beside the files says what they were.
+    """
+    written = digests_in(folder / paths.RUN)
+    if not written:
+        provenance = _digest(folder / paths.PROVENANCE)
+        sealed = [digests for digests in sealed if provenance and digests.get(paths.PROVENANCE) == provenance]
+    known = [digests for digests in (written, *sealed) if digests]
+    wanted = {name: {digests[name] for digests in known if name in digests} for name in _NAMES if name != paths.RUN}
+    found = {name: _digest(folder / name) for name, digests in wanted.items() if digests}
+    return [name for name, digest in found.items() if digest and digest not in wanted[name]]
+
+
+def digests_in(path: Path) -> dict[str, str]:
+    """What a file says of the files beside it; nothing if it cannot be read."""
+    try:
+        return {str(name): str(digest) for name, digest in json.loads(path.read_bytes())[paths.DIGESTS].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a file; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def write_results(report: Path, folder: Path, run: dict[str, Any]) -> None:
     """Copy a report's files to where the user wants them, and write `run.json`: all of them, or none.
 
     Everything is written under temporary names first. Then `summary.json` takes its place before all others, so that
@@ -220,16 +271,20 @@ def write_results(report: Path, folder: Path, run: Mapping[str, Any]) -> None:
     Args:
         report: The report's folder in the home.
         folder: Where to.
-        run: Content of `run.json`.
+        run: Content of `run.json`; is given the digests of the files.
     """
     others = [name for name in (*paths.REPRODUCIBLE, paths.PROVENANCE) if name != paths.SUMMARY]
+    digests: dict[str, str] = {}
+    run[paths.DIGESTS] = digests
     order = (paths.RUN, *others, paths.SUMMARY)  # the last one opened is the first to be put in its place
 
     def fill(outputs: Mapping[str, Output]) -> None:
-        outputs[paths.RUN].write(run_text(run))
         for name in (*others, paths.SUMMARY):
             with (report / name).open("rb") as source, typed_os_errors(folder / name, partial(_size, report / name)):
+                digests[name] = hashlib.file_digest(source, "sha256").hexdigest()
+                source.seek(0)
                 shutil.copyfileobj(source, outputs[name].file)
+        outputs[paths.RUN].write(run_text(run))
 
     make_folder(folder.absolute())
     write_together({name: folder / name for name in order}, fill)

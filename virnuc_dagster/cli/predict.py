@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from virnuc_dagster.cli.console import ConsoleProgress
-from virnuc_dagster.cli.destination import Destination, Inputs, refuse_own_folders, run_text, write_results
+from virnuc_dagster.cli.destination import Destination, Inputs, digests_in, refuse_own_folders, run_text, write_results
 from virnuc_dagster.cli.inputs import Source
 from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option, reading_option
 from virnuc_dagster.cli.signals import interruptible
@@ -154,7 +154,9 @@ class PredictCall:
             device = self._device  # one that is not there is named before the file is read
         with self.progress as progress:
             batch = self._add(source, bundle, progress)
-            folder = destination.folder_of(batch)
+            seal = self.settings.reports / batch / paths.SEAL
+            sealed = digests_in(seal)
+            folder = destination.folder_of(batch, [sealed])
             note_origin(self.settings.home, batch, source.facts)
             if batch in self._done:
                 return self._same(batch, source, folder, progress)
@@ -176,7 +178,7 @@ class PredictCall:
             "run_ids": done.run_ids if done else {},
             **_shard_counts(progress),
         }
-        destination.folder_of(batch)  # once more: hours may have passed
+        destination.folder_of(batch, [sealed, digests_in(seal)])  # once more: hours may have passed
         write_results(self.settings.reports / batch, folder, run)
         if not self.quiet:
             for line in progress.summary_lines():

@@ -23,3 +23,6 @@ RUN = "run.json"
 
 #: Beside the report in the home, not copied: digests of its files, so that they may be handed out again.
 SEAL = "files.json"
+
+#: What `run.json` and the seal call the digests of the files beside them, by name.
+DIGESTS = "files_sha256"

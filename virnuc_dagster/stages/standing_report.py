@@ -74,7 +74,7 @@ def _seal(folder: Path, stage: PredictionStage) -> dict[str, Any]:
     return {
         "virnuc_dagster": __version__,
         "bundle_json_sha256": hashlib.sha256(spec).hexdigest(),
-        "files_sha256": {name: _digest(folder / name) for name in (*paths.REPRODUCIBLE, paths.PROVENANCE)},
+        paths.DIGESTS: {name: _digest(folder / name) for name in (*paths.REPRODUCIBLE, paths.PROVENANCE)},
     }
 
 
