@@ -92,12 +92,11 @@ class Scorer:
 
     def verdicts(self, records: list[Record], windows: list[list[WindowScore]], **rule: float) -> list[SequenceScore]:
         """The bundle's verdict of each record, with another rule if one is named."""
-        limits = self.spec.thresholds.model_dump() | rule
+        limits = self.spec.thresholds.model_dump() | rule | {"roll_up": self.spec.roll_up}
         return [
             score_sequence(
-                record.id, len(record.sequence), mine, roll_up=self.spec.roll_up,
-                unknown_bases=unknown_bases(record.sequence), **limits,
-            )  # fmt: skip
+                record.id, len(record.sequence), mine, unknown_bases=unknown_bases(record.sequence), **limits
+            )
             for record, mine in zip(records, windows, strict=True)
         ]
 

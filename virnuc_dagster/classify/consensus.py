@@ -8,8 +8,8 @@ score of a sequence's window scores, and its thresholds turn that into a verdict
 Evidence is what is known. N hides stop codons, so the less of a window is known, the more of its frames are open. A
 window counts only if the share of known codons behind its score is at least the bundle's: of the frames that gave its
 two scores, the lesser share; where the fallback gave them, of its words of six letters. What does not count keeps its
-scores and its rows in every table, but has no part in the sequence's score. And a sequence of fewer known bases than the
-bundle asks for is never called: its score is little better than chance, however many of its windows count.
+scores and its rows in every table, but has no part in the sequence's score. And a sequence of fewer known bases than
+the bundle asks for is never called: its score is little better than chance, however many of its windows count.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -3,8 +3,8 @@
 Four questions of each name that is to be written. Is it an input of the call, under whatever spelling? That is never
 replaced. Is it anything but a file? It cannot be replaced. Who made the file that stands there? Earlier results of the
 same batch are replaced, which `run.json`, `provenance.json` and `summary.json` beside them tell; others only with
-`--overwrite`. And is it as it was written? What its user has changed since is replaced only with `--overwrite`, too: the
-digests are in `run.json`, and of the report that is handed out next in its seal.
+`--overwrite`. And is it as it was written? What its user has changed since is replaced only with `--overwrite`, too:
+the digests are in `run.json`, and of the report that is handed out next in its seal.
 """
 
 import hashlib

@@ -19,8 +19,8 @@ def warnings(counts: BatchCounts) -> Iterator[str]:
         )
     if unknown := c.reasons[Reason.TOO_LITTLE_KNOWN]:
         yield (
-            f"{unknown:,} of {c.sequences:,} sequences are uncertain because too little of them is known: they are too short"
-            " to tell, or hold too many N and other ambiguity codes, which say nothing for or against a virus."
+            f"{unknown:,} of {c.sequences:,} sequences are uncertain because too little of them is known: they are too"
+            " short to tell, or hold too many N and other ambiguity codes, which say nothing for or against a virus."
         )
     if c.windows and c.scored_windows < COVERAGE_MIN * c.windows:
         yield (

@@ -32,8 +32,8 @@ def report_facts(
         "head (sha256)": spec.head.weights.sha256,
         **({"fallback (sha256)": spec.fallback.weights.sha256} if spec.fallback else {}),
         "verdicts": f"viral from {limits.viral}, non-viral up to {limits.non_viral}; uncertain under "
-        f"{limits.scored_share:.0%} scored windows or {limits.known_bases:,} known bases; a window counts from {limits.known_share:.0%} known codons (by the "
-        "fallback: six-letter words) on",
+        f"{limits.scored_share:.0%} scored windows or {limits.known_bases:,} known bases; a window counts from "
+        f"{limits.known_share:.0%} known codons (by the fallback: six-letter words) on",
         "roll-up of window scores": spec.roll_up,
         "precision": stage.options.precision,
         "window length": f"{manifest['window_length']} bases",
