@@ -132,3 +132,28 @@ def test_a_bug_stays_a_traceback(monkeypatch):
 
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "predict | --output out",
+        "predict a.fa --output |",
+        "predict a.fa --output out --home |",
+        "predict a.fa --output out --store |",
+        "batches add |",
+        "checkpoints validate |",
+        "checkpoints info |",
+        "plan |",
+        "train a.fa a.fa --output |",
+        "models import --dnabert-s | --esm2 x --head a.fa --window-length 500 --output out",
+    ],
+)
+def test_an_empty_name_is_not_the_working_folder(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.fa").write_text(">a\nACGT\n")
+
+    assert main([argument.replace("|", "") for argument in arguments.split(" ")]) == 2
+
+    assert "is a shell variable not set?" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.fa"]

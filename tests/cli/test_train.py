@@ -97,7 +97,7 @@ def test_an_interrupted_training_keeps_its_state_and_says_how_to_go_on(tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "{tmp}"], "exists"),
+        (["--output", "{tmp}"], "exists\n  -> name another folder with --output"),
         (["--output", "{tmp}/new", "--encoders", "nope"], "no bundle 'nope'"),
         (["--output", "{tmp}/labels.tsv/new"], "labels.tsv is no folder that can be written"),
         (["--output", "{tmp}/labels.tsv/new", "--encoders", "mini"], "labels.tsv is no folder that can be written"),

@@ -35,6 +35,13 @@ def test_a_store_that_is_gone_is_refused_until_its_loss_is_accepted(settings, em
         assert f"virnuc checkpoints accept --home {settings.home} --yes" in capsys.readouterr().err
     assert main(["up", *place]) == 1
     assert main(["doctor", "--json", *place]) == 1
+    capsys.readouterr()
+    for command in (["batches", "list"], ["checkpoints", "validate"]):
+        assert main([*command, *place]) == 1
+        out, err = capsys.readouterr()
+        assert (out, "is gone" in err) == ("", True)
+    assert main(["batches", "list", "--json", *place]) == 1
+    assert "is gone" in json.loads(capsys.readouterr().out)["problem"]
     assert not settings.store.exists() or list(settings.store.iterdir()) == []
 
     assert main(["checkpoints", "accept", *place]) == 0

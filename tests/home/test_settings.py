@@ -62,3 +62,11 @@ def test_the_settings_of_a_home_below_ones_own_folder_are_read(tmp_path, monkeyp
     (tmp_path / "virnuc").mkdir()
     (tmp_path / "virnuc" / "settings.toml").write_text("threads = 7\n")
     assert (Settings.read().threads, Settings.read().home) == (7, tmp_path / "virnuc")
+
+
+def test_an_empty_variable_counts_as_not_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("VIRNUC_HOME", "VIRNUC_STORE", "VIRNUC_BUNDLE", "VIRNUC_THREADS"):
+        monkeypatch.setenv(name, "")
+
+    assert Settings.read() == Settings(home=tmp_path / ".virnuc")

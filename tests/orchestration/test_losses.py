@@ -141,8 +141,32 @@ def test_commands_name_what_is_lost_and_a_removed_batch_is_not(tmp_path, capsys)
     assert main(["doctor", "--json", "--home", str(home)]) == 1
     bad = [f for f in json.loads(capsys.readouterr().out) if not f["ok"] and f["name"] == "stored batches"]
     assert [f["value"] for f in bad] == [f"{alpha}: missing 1 of sequences"]
+    assert main(["checkpoints", "validate", "--json", "--home", str(home)]) == 3
+    found = json.loads(capsys.readouterr().out)
+    lost = home / "store" / "sequences" / alpha / f"{alpha}.pt.done"
+    assert [f["path"] for f in found["files"] if f["status"] == "missing"] == [str(lost)]
+    assert found["counts"].keys() == {"ok", "missing"}
+    assert main(["checkpoints", "validate", "--level", "quick", "--home", str(home)]) == 3
+    assert f"{alpha}: missing 1 of sequences\n  -> put its file" in capsys.readouterr().out
 
     assert main(["batches", "remove", alpha, "--yes", "--home", str(home)]) == 0  # as the remedy says
     capsys.readouterr()
     assert main(["batches", "list", "--json", "--home", str(home)]) == 0
     assert [row["batch"] for row in json.loads(capsys.readouterr().out)["batches"]] == [beta]
+    assert main(["checkpoints", "validate", "--home", str(home)]) == 0
+
+
+def test_bytes_are_validated_even_if_nothing_can_be_told_of_what_is_missing(tmp_path, capsys):
+    (tmp_path / "a.fa").write_text(">a\nACGT\n")
+    assert main(["batches", "add", str(tmp_path / "a.fa"), "--home", str(tmp_path / "home")]) == 0
+    for path in (tmp_path / "home" / "dagster" / "history").rglob("*.db"):
+        path.write_bytes(b"no database" * 500)
+    capsys.readouterr()
+
+    assert main(["checkpoints", "validate", "--home", str(tmp_path / "home"), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["counts"].keys() == {"ok"}
+    assert "databases" in err
+    (data,) = (tmp_path / "home" / "store" / "sequences").glob("*/*.pt")
+    data.write_bytes(b"x")
+    assert main(["checkpoints", "validate", "--home", str(tmp_path / "home"), "--json"]) == 3

@@ -106,7 +106,7 @@ def test_a_damaged_state_is_refused_by_name(tmp_path, damage):
     with pytest.raises(OtherTrainingError, match="is damaged") as caught:
         Training(task(tmp_path)).restore()
 
-    assert "remove the folder" in caught.value.hint
+    assert "move the folder" in caught.value.hint
 
 
 def test_the_state_of_other_options_is_refused(tmp_path):

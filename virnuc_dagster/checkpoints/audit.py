@@ -27,8 +27,8 @@ class Finding:
 
     Attributes:
         path: The data file; the commit record where the data file is not known.
-        status: `ok`, `damaged`, `incompatible`, `superseded` (a kept older generation) or `leftover` (no record names
-            it).
+        status: `ok`, `damaged`, `incompatible`, `superseded` (a kept older generation), `leftover` (no record names it)
+            or `missing` (it was stored once; known to those who have other memories than the store, not found here).
         reason: Why, where something is wrong.
         version: Format version; empty if it could not be read.
         kind: What it holds; empty if it could not be read.
@@ -53,7 +53,7 @@ class Finding:
     @property
     def bad(self) -> bool:
         """Whether the file cannot be used as what it is meant to be."""
-        return self.status in ("damaged", "incompatible")
+        return self.status in ("damaged", "incompatible", "missing")
 
 
 def audit(folder: Path, *, full: bool) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virnuc_dagster.cli.inputs import Source
-from virnuc_dagster.cli.options import batch_argument, home_option, reading_option
+from virnuc_dagster.cli.options import PathType, batch_argument, home_option, reading_option
 from virnuc_dagster.cli.tables import print_table, printable
 from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.home.settings import Settings
@@ -29,7 +29,7 @@ Examples:
   virnuc batches add contigs.fasta.gz
   virnuc batches add *.fasta          # then materialize their shards in the web UI"""
 )
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.argument("inputs", nargs=-1, required=True, type=PathType(), metavar="INPUT...")
 @click.option("--bundle", help="Model bundle, which says the window length [default: mini].")
 @click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
 @reading_option
@@ -79,7 +79,10 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @home_option
 def list_batches(as_json: bool, **flags: Any) -> int:
-    """List every batch of this home: sequences, frames, shards, and how many shards have predictions."""
+    """List every batch of this home: sequences, frames, shards, and how many shards have predictions.
+
+    Exit code 1 if the store is gone, or another one: what this home knows is listed all the same.
+    """
     from virnuc_dagster.checkpoints import open_store
     from virnuc_dagster.inbox.ledger import Ledger
     from virnuc_dagster.orchestration.losses import describe, remedy
@@ -90,11 +93,12 @@ def list_batches(as_json: bool, **flags: Any) -> int:
     problem, losses = _what_is_lost(settings, store)
     keys = sorted({key.batch for key in store.list(SEQUENCES)} | losses.keys())
     rows = [_facts(settings, store, batch) | {"missing": _counts(losses.get(batch, {}))} for batch in keys]
+    code = 1 if problem else 0
     if as_json:
         click.echo(json.dumps({"batches": rows, "problem": problem}, indent=2))
-        return 0
+        return code
     if problem:
-        note(problem)
+        note(f"error: {problem}")
     for batch, lost in losses.items():
         note(f"{batch}: missing {describe(lost)}" + ("" if problem else f"\n  -> {remedy(batch, lost)}"))
     ledger = Ledger(settings.home)
@@ -105,8 +109,9 @@ def list_batches(as_json: bool, **flags: Any) -> int:
             when = "tried again by itself, at the latest by the scheduled backfill"
             note(f"{item.name} failed: {item.reason}\n  -> {when}")
     if not rows:
-        click.echo(f"no batch in {settings.home}; add one with `virnuc predict FILE --output DIR`")
-        return 0
+        if not problem:
+            click.echo(f"no batch in {settings.home}; add one with `virnuc predict FILE --output DIR`")
+        return code
     numbers = ("sequences", "viral", "frames", "shards", "predicted")
     print_table(
         ("batch", *numbers, "report", "file"),
@@ -119,7 +124,7 @@ def list_batches(as_json: bool, **flags: Any) -> int:
         ),
         numbers=numbers,
     )  # fmt: skip
-    return 0
+    return code
 
 
 @batches.command(

@@ -5,19 +5,23 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.text import Text
 
 import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold
-from virnuc_dagster.cli.options import home_option
+from virnuc_dagster.cli.options import PathType, home_option, refuse_empty
 from virnuc_dagster.cli.tables import output_console, print_table, size_text
-from virnuc_dagster.errors import InputError
+from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.home.settings import Settings
+
+if TYPE_CHECKING:
+    from virnuc_dagster.orchestration.losses import Losses
 
 _LISTED_MAX = 40
 _STYLES = {"ok": "green", "damaged": "bold red", "incompatible": "bold red", "superseded": "dim", "leftover": "yellow"}
+_STYLES["missing"] = _STYLES["damaged"]
 
 
 @click.group()
@@ -32,9 +36,9 @@ Examples:
   virnuc checkpoints validate --level quick          # records and sizes only
   virnuc checkpoints validate old_run/ --json | jq '.files[] | select(.status != "ok")'
 
-Exit code 0: all whole; 3: something is damaged or incompatible; 1: nothing to validate."""
+Exit code 0: all whole; 3: something is damaged, incompatible or missing; 1: nothing there to validate."""
 )
-@click.argument("folder", required=False)
+@click.argument("folder", required=False, callback=refuse_empty)
 @click.option("--level", type=click.Choice(["quick", "full"]), default="full", show_default=True,
               help="quick: records and sizes; full: every check on every byte.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -42,10 +46,15 @@ Exit code 0: all whole; 3: something is damaged or incompatible; 1: nothing to v
 def validate(folder: str | None, level: str, as_json: bool, **flags: Any) -> int:
     """Check every checkpoint below FOLDER [default: this home's store], of any kind and version.
 
-    FOLDER may be s3://bucket/prefix, the root of a store.
+    FOLDER may be s3://bucket/prefix, the root of a store. Of this home's store it is also said what was stored once
+    and is missing; a folder cannot tell.
     """
-    place = folder or str(Settings.read(**flags).store)
-    findings = _findings(place, full=level == "full")
+    from virnuc_dagster.orchestration.losses import describe, remedy
+
+    settings = Settings.read(**flags)
+    place = folder or str(settings.store)
+    losses, untold = ({}, None) if folder else _losses(settings)
+    findings = [*_findings(place, full=level == "full"), *_missing(losses, settings)]
     if not findings:
         raise InputError(f"no checkpoint below {place}", hint="name a folder that holds .pt files", path=place)
     counts = Counter(finding.status for finding in findings)
@@ -54,9 +63,42 @@ def validate(folder: str | None, level: str, as_json: bool, **flags: Any) -> int
         click.echo(json.dumps({"folder": place, "level": level, "counts": counts, "files": files}, indent=2))
     else:
         _print_findings(findings, place)
-        size = sum(finding.bytes for finding in findings)
-        click.echo(f"{len(findings):,} files, {size_text(size)}: " + ", ".join(f"{n:,} {s}" for s, n in counts.items()))
+        for batch, lost in losses.items():
+            click.echo(f"{batch}: missing {describe(lost)}\n  -> {remedy(batch, lost)}")
+        files, size = len(findings) - counts["missing"], sum(finding.bytes for finding in findings)
+        click.echo(f"{files:,} files, {size_text(size)}: " + ", ".join(f"{n:,} {s}" for s, n in counts.items()))
+    if untold and not any(finding.bad for finding in findings):
+        raise untold
     return 3 if any(finding.bad for finding in findings) else 0
+
+
+def _losses(settings: Settings) -> tuple["Losses", VirnucError | None]:
+    """What was stored once in this home's store and is missing, or why that cannot be told.
+
+    Raises:
+        StoreGoneError: All of it, or another store is there.
+    """
+    from virnuc_dagster.home.binding import check_store
+    from virnuc_dagster.orchestration.losses import losses_of_home
+
+    store = check_store(settings)
+    try:
+        return losses_of_home(settings, store), None
+    except VirnucError as error:  # the bytes that are there can be looked at all the same
+        return {}, error
+
+
+def _missing(losses: "Losses", settings: Settings) -> list[Any]:
+    from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.checkpoints.audit import Finding
+
+    root = open_store(settings.store).root
+    return [
+        Finding(root / stage / batch / f"{name}.pt.done", "missing", "it was stored once", kind=stage)
+        for batch, stages in losses.items()
+        for stage, names in stages.items()
+        for name in names
+    ]
 
 
 def _findings(place: str, *, full: bool) -> list[Any]:
@@ -77,7 +119,7 @@ def _print_findings(findings: Iterable[Any], place: str) -> None:
     groups = Counter((f.kind or "unread", f.version or "-", f.status) for f in findings)
     rows = ((kind, version, Text(status, _STYLES[status]), n) for (kind, version, status), n in sorted(groups.items()))
     print_table(("kind", "version", "status", "files"), rows, numbers=("files",))
-    odd = [finding for finding in findings if finding.status not in ("ok", "superseded")]
+    odd = [finding for finding in findings if finding.status not in ("ok", "superseded", "missing")]
     for finding in odd[:_LISTED_MAX]:
         path = str(finding.path).removeprefix(place.rstrip("/") + "/")
         console.print(Text(f"{finding.status}: {path}: {finding.reason}", _STYLES[finding.status]), soft_wrap=True)
@@ -90,7 +132,7 @@ def _print_findings(findings: Iterable[Any], place: str) -> None:
 Example:
   virnuc checkpoints info .virnuc/store/predictions/<batch>/<shard>.pt.done"""
 )
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=PathType(dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def info(file: Path, as_json: bool) -> int:
     """Say what FILE holds (a data file or a commit record), without loading its tensors."""
@@ -189,7 +231,7 @@ Examples:
   virnuc checkpoints migrate old_run/
   virnuc checkpoints migrate old_run/output_1_ESM.pt --json"""
 )
-@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.argument("folder", type=PathType(exists=True))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def migrate(folder: Path, as_json: bool) -> int:
     """Write current checkpoints beside the files of older programs in FOLDER (or for one file); those stay."""
@@ -217,7 +259,7 @@ Example:
   virnuc checkpoints import old_run/ --batch contigs
   virnuc predict contigs.fasta --output results     # computes only what was not imported""",
 )
-@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.argument("folder", type=PathType(exists=True))
 @click.option("--batch", required=True, help="The batch that the vectors belong to: its key or the beginning of it.")
 @click.option("--bundle", help="The bundle whose encoders computed them [default: mini].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")

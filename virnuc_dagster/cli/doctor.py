@@ -155,7 +155,7 @@ def _instance_file(settings: Settings) -> Finding:
         return Finding(
             CONFIG_NAME, "has every setting of this version" if path.exists() else "written at the first run"
         )
-    remedy = f"copy them from {files('virnuc_dagster') / 'instance.yaml'}, or delete {path} to get a new one"
+    remedy = f"copy them from {files('virnuc_dagster') / 'instance.yaml'}, or move {path} aside to get a new one"
     return Finding(CONFIG_NAME, f"was changed and lacks {', '.join(missing)}", ok=False, remedy=remedy)
 
 

@@ -13,7 +13,14 @@ from rich.console import Console
 
 from virnuc_dagster.cli.destination import Destination, Inputs, refuse_own_folders
 from virnuc_dagster.cli.inputs import Source
-from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option, reading_option, refuse_unwritable
+from virnuc_dagster.cli.options import (
+    PathType,
+    compute_options,
+    home_option,
+    overwrite_option,
+    reading_option,
+    refuse_unwritable,
+)
 from virnuc_dagster.cli.predict import PredictCall
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.files import write_atomic
@@ -37,11 +44,11 @@ Examples:
 LABELS is tab-separated with the columns id, label (virus or other), category, group, and maybe split. Metrics of
 windows and sequences are of those that have a score; coverage says how many do."""
 )
-@click.argument("fasta", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.argument("labels", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("fasta", type=PathType(exists=True, dir_okay=False))
+@click.argument("labels", type=PathType(exists=True, dir_okay=False))
 @click.option("--split", help="Evaluate only the records of this split.")
 @click.option("--floor-train", metavar="SPLIT", help="Train a plain 6-mer model on this split, to compare with.")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for figures and tables.")
+@click.option("--output", type=PathType(file_okay=False), help="Folder for figures and tables.")
 @overwrite_option
 @compute_options
 @click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from virnuc_dagster.cli.destination import Inputs, refuse_existing_file, refuse_own_folders
-from virnuc_dagster.cli.options import batch_argument, home_option, overwrite_option
+from virnuc_dagster.cli.options import PathType, batch_argument, home_option, overwrite_option
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.home.settings import Settings
 
@@ -29,7 +29,7 @@ the other formats are for the rest. parquet needs the package pyarrow, h5ad the 
 @batch_argument
 @click.option("--stage", required=True, type=click.Choice(_STAGES), help="Which results.")
 @click.option("--format", "kind", required=True, type=click.Choice(_FORMATS), help="Which kind of file.")
-@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
+@click.option("--output", required=True, type=PathType(dir_okay=False), help="The file to write.")
 @overwrite_option
 @click.option("--bundle", help="Of a batch without frames: whose embeddings, for their width [default: mini].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")

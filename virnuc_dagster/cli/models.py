@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from virnuc_dagster.cli.options import PathType, refuse_empty
+
 
 @click.group()
 def models() -> None:
@@ -88,11 +90,11 @@ Example:
   virnuc models import --dnabert-s zhihan1996/DNABERT-S --esm2 facebook/esm2_t36_3B_UR50D \\
       --head 500_model.pth --window-length 500 --output virnucpro-500""",
 )
-@click.option("--dnabert-s", required=True, help="Folder or hub id, e.g. zhihan1996/DNABERT-S.")
-@click.option("--esm2", required=True, help="Folder, hub id, or a fair-esm .pt file.")
-@click.option("--head", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--dnabert-s", required=True, callback=refuse_empty, help="Folder or hub id, e.g. zhihan1996/DNABERT-S.")
+@click.option("--esm2", required=True, callback=refuse_empty, help="Folder, hub id, or a fair-esm .pt file.")
+@click.option("--head", required=True, type=PathType(exists=True, dir_okay=False))
 @click.option("--window-length", required=True, type=click.IntRange(3), help="What the head was trained for.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@click.option("--output", required=True, type=PathType(), help="Folder of the new bundle.")
 @click.option("--dnabert-s-revision", help="Commit on the hub [default: main, recorded as the commit it is].")
 @click.option("--esm2-revision", help="Commit on the hub [default: main, recorded as the commit it is].")
 def import_(window_length: int, output: Path, **parts: Any) -> None:

@@ -9,10 +9,33 @@ import click
 
 from virnuc_dagster.errors import SettingsError, VirnucError
 
-_HOME = click.option(
-    "--home", type=click.Path(path_type=Path, file_okay=False), help="Folder of all results [default: .virnuc]."
+_EMPTY = "an empty name: is a shell variable not set?"
+
+
+class PathType(click.Path):
+    """A path. An empty one, as a shell gives for a variable that is not set, is no name for the working folder."""
+
+    def __init__(self, **wanted: bool) -> None:
+        super().__init__(path_type=Path, **wanted)  # type: ignore[arg-type]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path of an argument's text."""
+        if value == "":
+            self.fail(_EMPTY, param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def refuse_empty(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """The same for names that may be more than a path: one input or several, a URL, `-`."""
+    if value == "" or (isinstance(value, tuple) and "" in value):
+        raise click.BadParameter(_EMPTY, context, parameter)
+    return value
+
+
+_HOME = click.option("--home", type=PathType(file_okay=False), help="Folder of all results [default: .virnuc].")
+_STORE = click.option(
+    "--store", callback=refuse_empty, help="Checkpoint store: a folder or s3://bucket/prefix [default: in the home]."
 )
-_STORE = click.option("--store", help="Checkpoint store: a folder or s3://bucket/prefix [default: in the home].")
 _OVERWRITE = click.option(
     "--overwrite", is_flag=True, help="Replace files that are in the way; inputs of the call are never replaced."
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from virnuc_dagster.cli.options import compute_options, home_option, reading_option
+from virnuc_dagster.cli.options import PathType, compute_options, home_option, reading_option
 from virnuc_dagster.cli.tables import print_table, size_text
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.home.settings import Settings
@@ -23,7 +23,7 @@ Examples:
 Up to 32 MB of text are counted; of more, evenly spread pieces are. For these a compressed file is decompressed up to
 2 GB of text (bgzip's is not: it can be entered anywhere); of a longer one no interval is stated."""
 )
-@click.argument("input", type=click.Path(path_type=Path), metavar="INPUT")
+@click.argument("input", type=PathType(), metavar="INPUT")
 @compute_options
 @click.option("--shard-size", type=int, help="Frames a shard [default: 10000].")
 @reading_option

@@ -15,7 +15,14 @@ from rich.console import Console
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.destination import Destination, Inputs, digests_in, refuse_own_folders, run_text, write_results
 from virnuc_dagster.cli.inputs import Source
-from virnuc_dagster.cli.options import compute_options, home_option, overwrite_option, reading_option
+from virnuc_dagster.cli.options import (
+    PathType,
+    compute_options,
+    home_option,
+    overwrite_option,
+    reading_option,
+    refuse_empty,
+)
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.cli.tables import printable
 from virnuc_dagster.errors import VirnucError
@@ -43,10 +50,8 @@ Examples:
 
 Run the same command again after a crash: finished shards are not computed again."""
 )
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the results."
-)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", callback=refuse_empty)
+@click.option("--output", required=True, type=PathType(file_okay=False), help="Folder for the results.")
 @overwrite_option
 @click.option("--name", default="stdin", show_default=True, help="What to call the batch read from standard input (-).")
 @compute_options

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from virnuc_dagster.cli.console import ConsoleProgress
 from virnuc_dagster.cli.inputs import Source, readable_twice
-from virnuc_dagster.cli.options import home_option, reading_option, refuse_unwritable
+from virnuc_dagster.cli.options import PathType, home_option, reading_option, refuse_unwritable
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.models.bundle import open_bundle
@@ -33,16 +33,16 @@ LABELS.tsv has the columns id, label (virus or other), category, group, and opti
 scored once, at the end). A group (family, species, genome) is never on two sides. Run the same command again after a
 crash: it goes on where it was, to the same bundle."""
 )
-@click.argument("fasta", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="TRAIN.fasta")
-@click.argument("labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="LABELS.tsv")
-@click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the bundle.")
+@click.argument("fasta", type=PathType(exists=True, dir_okay=False), metavar="TRAIN.fasta")
+@click.argument("labels", type=PathType(exists=True, dir_okay=False), metavar="LABELS.tsv")
+@click.option("--output", required=True, type=PathType(file_okay=False), help="Folder of the bundle.")
 @click.option("--encoders", help="Train only a head, on the embeddings of this bundle (a packaged name or a folder).")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of weights, order, crops and masks.")
 @click.option("--steps", type=click.IntRange(1), help="Most steps of each encoder, or epochs of the head.")
 @click.option("--description", help="What the bundle says of itself.")
 @click.option(
     "--notes",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=PathType(exists=True, dir_okay=False),
     help="Markdown to begin the model card with.",
 )
 @click.option("--device", help="For --encoders: auto, cpu, cuda or cuda:N [default: auto].")

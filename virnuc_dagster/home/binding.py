@@ -122,7 +122,7 @@ def _known(home: Path) -> dict[str, str]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreGoneError(
-            f"{path} cannot be read: {error}", hint="delete it if the store is the right one: it is written anew"
+            f"{path} cannot be read: {error}", hint="move it aside if the store is the right one: it is written anew"
         ) from error
 
 
@@ -143,7 +143,7 @@ def _identity(store: Store) -> str | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise StoreGoneError(
-            f"{path} cannot be read: {error}", hint="delete it if the store is the right one: it is written anew"
+            f"{path} cannot be read: {error}", hint="move it aside if the store is the right one: it is written anew"
         ) from error
     return str(values["id"])
 

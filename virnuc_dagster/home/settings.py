@@ -77,7 +77,9 @@ class Settings(BaseSettings):
         webhook: Address that a message of each failed run and each late batch is posted to; empty for none.
     """
 
-    model_config = SettingsConfigDict(env_prefix="VIRNUC_", frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="VIRNUC_", env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
     home: Path = DEFAULT_HOME
     instance: Literal["sqlite", "postgres"] = "sqlite"

@@ -82,7 +82,11 @@ def _fill(folder: Path, write_parts: Callable[[Path], dict[str, Any]]) -> None:
 def refuse_existing(output: Path) -> None:
     """Raise if there is something under the name of a bundle to be made."""
     if os.path.lexists(output):
-        raise BundleError(f"{output} exists", hint="choose another --output, or remove it", path=str(output))
+        raise BundleError(
+            f"{output} exists",
+            hint="name another folder with --output: what is there is never replaced",
+            path=str(output),
+        )
 
 
 def load_all(bundle: Bundle) -> None:

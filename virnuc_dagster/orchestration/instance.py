@@ -142,7 +142,7 @@ def missing_settings(settings: Settings) -> list[str]:
         found = yaml.safe_load(config.read_bytes()) or {}
     except yaml.YAMLError as error:
         raise InstanceError(
-            f"{config} is not YAML: {error}", hint="correct it, or delete it to get a new one"
+            f"{config} is not YAML: {error}", hint="correct it, or move it aside to get a new one"
         ) from error
     wanted = yaml.safe_load(shipped_config(settings.instance))
     if "storage" in found:  # a database of the user's own

@@ -73,7 +73,7 @@ def remedy(batch: str, lost: Mapping[str, list[str]]) -> str:
     if SEQUENCES in lost:
         again = "put its file into the inbox again, or predict it again"
         return f"{again}; or forget it: `virnuc batches remove {batch} --yes`"
-    return "computed again by the next scheduled backfill"
+    return "computed again by `virnuc predict` on its file, or by the next scheduled backfill"
 
 
 def _of_instance(instance: dg.DagsterInstance) -> Iterator[CheckpointKey]:

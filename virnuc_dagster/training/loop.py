@@ -247,7 +247,7 @@ class Training:
     def _refused(self, why: str) -> OtherTrainingError:
         return OtherTrainingError(
             f"the training state {self.task.state} {why}",
-            hint=f"remove the folder {self.task.state.parent} to start anew, or give another --output",
+            hint=f"give another --output, or move the folder {self.task.state.parent} away to start anew",
             path=str(self.task.state),
         )
 
