@@ -262,7 +262,7 @@ def score_sequence(
     windows = tuple(windows)
     scores, from_frame = evidence(windows, known_share)
     score = ROLL_UPS[roll_up](scores, from_frame) if scores and complete else None
-    reason = None
+    reason: Reason | None = None
     if not complete:
         verdict = Verdict.INCOMPLETE
     elif length < 3:

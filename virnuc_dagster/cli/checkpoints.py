@@ -49,12 +49,10 @@ def validate(folder: str | None, level: str, as_json: bool, **flags: Any) -> int
     FOLDER may be s3://bucket/prefix, the root of a store. Of this home's store it is also said what was stored once
     and is missing; a folder cannot tell.
     """
-    from virnuc_dagster.orchestration.losses import describe, remedy
-
-    settings = Settings.read(**flags)
-    place = folder or str(settings.store)
-    losses, untold = ({}, None) if folder else _losses(settings)
-    findings = [*_findings(place, full=level == "full"), *_missing(losses, settings)]
+    settings = None if folder else Settings.read(**flags)
+    losses, untold = _losses(settings) if settings else ({}, None)
+    place = folder or str(settings and settings.store)
+    findings = [*_findings(place, full=level == "full"), *(_missing(losses, settings) if settings else ())]
     if not findings:
         raise InputError(f"no checkpoint below {place}", hint="name a folder that holds .pt files", path=place)
     counts = Counter(finding.status for finding in findings)
@@ -63,13 +61,13 @@ def validate(folder: str | None, level: str, as_json: bool, **flags: Any) -> int
         click.echo(json.dumps({"folder": place, "level": level, "counts": counts, "files": files}, indent=2))
     else:
         _print_findings(findings, place)
-        for batch, lost in losses.items():
-            click.echo(f"{batch}: missing {describe(lost)}\n  -> {remedy(batch, lost)}")
-        files, size = len(findings) - counts["missing"], sum(finding.bytes for finding in findings)
-        click.echo(f"{files:,} files, {size_text(size)}: " + ", ".join(f"{n:,} {s}" for s, n in counts.items()))
-    if untold and not any(finding.bad for finding in findings):
+        _print_losses(losses)
+        there, size = len(findings) - counts["missing"], sum(finding.bytes for finding in findings)
+        click.echo(f"{there:,} files, {size_text(size)}: " + ", ".join(f"{n:,} {s}" for s, n in counts.items()))
+    bad = any(finding.bad for finding in findings)
+    if untold and not bad:
         raise untold
-    return 3 if any(finding.bad for finding in findings) else 0
+    return 3 if bad else 0
 
 
 def _losses(settings: Settings) -> tuple["Losses", VirnucError | None]:
@@ -86,6 +84,14 @@ def _losses(settings: Settings) -> tuple["Losses", VirnucError | None]:
         return losses_of_home(settings, store), None
     except VirnucError as error:  # the bytes that are there can be looked at all the same
         return {}, error
+
+
+def _print_losses(losses: "Losses") -> None:
+    if losses:
+        from virnuc_dagster.orchestration.losses import describe, remedy
+
+        for batch, lost in losses.items():
+            click.echo(f"{batch}: missing {describe(lost)}\n  -> {remedy(batch, lost)}")
 
 
 def _missing(losses: "Losses", settings: Settings) -> list[Any]:

@@ -13,20 +13,20 @@ _EMPTY = "an empty name: is a shell variable not set?"
 
 
 class PathType(click.Path):
-    """A path. An empty one, as a shell gives for a variable that is not set, is no name for the working folder."""
+    """A path; an empty one, as a shell gives for a variable that is not set, is no name for the working folder."""
 
     def __init__(self, **wanted: bool) -> None:
-        super().__init__(path_type=Path, **wanted)  # type: ignore[arg-type]
+        super().__init__(path_type=Path, **wanted)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path of an argument's text."""
+        """Make a path of an argument's text."""
         if value == "":
             self.fail(_EMPTY, param, ctx)
         return super().convert(value, param, ctx)
 
 
 def refuse_empty(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """The same for names that may be more than a path: one input or several, a URL, `-`."""
+    """Refuse an empty name, of those that may be more than a path: one input or several, a URL, `-`."""
     if value == "" or (isinstance(value, tuple) and "" in value):
         raise click.BadParameter(_EMPTY, context, parameter)
     return value
