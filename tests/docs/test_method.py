@@ -105,9 +105,10 @@ def test_thresholds_are_those_of_the_code():
         assert unnamed.startswith("must be named") if field.is_required() else float(unnamed) == field.default
         assert float(of_import) == getattr(imported, name)
         fixed = {
-                "scored_share": finish.SCORED_SHARE, "known_share": finish.KNOWN_SHARE,
-                "known_bases": finish.KNOWN_BASES,
-            }  # fmt: skip
+            "scored_share": finish.SCORED_SHARE,
+            "known_share": finish.KNOWN_SHARE,
+            "known_bases": finish.KNOWN_BASES,
+        }
         assert trained.startswith("chosen") if name not in fixed else float(trained) == fixed[name]
     assert float(table["known_share"][0]) == KNOWN_SHARE
 
