@@ -71,7 +71,7 @@ def validate(folder: str | None, level: str, as_json: bool, **flags: Any) -> int
 
 
 def _losses(settings: Settings) -> tuple["Losses", VirnucError | None]:
-    """What was stored once in this home's store and is missing, or why that cannot be told.
+    """Find what was stored once in this home's store and is missing, or why that cannot be told.
 
     Raises:
         StoreGoneError: All of it, or another store is there.
