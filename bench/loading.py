@@ -60,7 +60,7 @@ def publish(folder: Path, name: str) -> tuple[Sources, Esm2Config]:
     )
     tokenizer.save(str(dna / "tokenizer.json"))
     save_file({k: v.contiguous() for k, v in Head(768 + width, 512).state_dict().items()}, head)
-    return Sources(str(dna), str(protein), head), config
+    return Sources({"dnabert_s": (str(dna), None), "esm2": (str(protein), None)}, head), config
 
 
 def plainly(config: Esm2Config, path: Path) -> Callable[[], object]:
@@ -96,17 +96,21 @@ def main() -> int:
         row = {"import_s": seconds(lambda: import_bundle(sources, window_length=500, output=output))}
         bundle = open_bundle(str(output))
         row["verify_s"] = seconds(lambda: check_loads(bundle))
-        plain = plainly(config, bundle.path(bundle.spec.esm2.weights))
+        plain = plainly(config, bundle.path(bundle.spec.encoder("esm2").weights))
         loads: dict[str, list[float]] = {"load_s": [], "plain_s": []}
         for _ in range(options.rounds):
-            loads["load_s"].append(seconds(lambda: bundle.load_esm2(CPU, options.precision)))
+            loads["load_s"].append(seconds(lambda: bundle.load_encoder("esm2", CPU, options.precision)))
             loads["plain_s"].append(seconds(plain))
         row |= {name: statistics.median(values) for name, values in loads.items()}
         row["ratio"] = statistics.median(p / o for p, o in zip(loads["plain_s"], loads["load_s"], strict=True))
-        encoders = bundle.load_dnabert_s(CPU), bundle.load_esm2(CPU, options.precision)
+        encoders = {
+            "dnabert_s": bundle.load_encoder("dnabert_s", CPU),
+            "esm2": bundle.load_encoder("esm2", CPU, options.precision),
+        }
         ids, texts = [str(i) for i in range(64)], (["ACGTTGCA" * 6] * 64, ["MKTAYIAKQRLVGE"] * 64)
-        vectors = [embed(e, ids, t, token_budget=2048) for e, t in zip(encoders, texts, strict=True)]
-        scores = predict(bundle.load_head(CPU), *vectors)
+        found = zip(encoders.items(), texts, strict=True)
+        vectors = {part: embed(e, ids, t, token_budget=2048) for (part, e), t in found}
+        scores = predict(bundle.load_head(CPU), vectors)
         assert scores.shape == (64, 2)
         assert torch.allclose(scores.sum(1), torch.ones(64))
     row = {name: round(value, 2) for name, value in row.items()}

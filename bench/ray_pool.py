@@ -29,7 +29,9 @@ from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES, add_sequences, build_batch
-from virnuc_dagster.stages.shards import ESM2, ComputeOptions, EmbeddingStage
+from virnuc_dagster.stages.shards import ComputeOptions, EmbeddingStage
+
+ESM2 = "esm2_embeddings"
 
 BASES_A_FRAME = 480  # of the contigs below, nearly
 

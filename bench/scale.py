@@ -39,11 +39,14 @@ from virnuc_dagster.orchestration.runs import Runner
 from virnuc_dagster.report import paths
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES, add_sequences
 from virnuc_dagster.stages.keys import shard_key
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, ComputeOptions, PredictionStage
+from virnuc_dagster.stages.pipeline import PREDICTIONS
+from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ui"))
 from kits.ui import running
+
+DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"
 
 _T = TypeVar("_T")
 SHARD_STAGES = (FRAMES, DNABERT_S, ESM2, PREDICTIONS)

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from virnuc_dagster.classify.consensus import SequenceScore, Source, Verdict, WindowScore, score_sequence
+from virnuc_dagster.embedding.registry import encoder_of
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.sequences.labels import Label, read_labels
@@ -80,15 +81,17 @@ class Scorer:
     def __init__(self, name: str) -> None:
         bundle, device = open_bundle(name), torch.device("cpu")
         self.spec = bundle.spec
-        self.dna, self.protein = bundle.load_dnabert_s(device), bundle.load_esm2(device)
+        self.encoders = {of.part: bundle.load_encoder(of.part, device) for of in bundle.spec.encoders}
         self.head, self.fallback = bundle.load_head(device), bundle.load_fallback()
 
     def windows(self, records: list[Record]) -> list[list[WindowScore]]:
         """Windows of each record."""
         frames = frames_of(records, self.spec.window_length)
-        dna = embed(self.dna, frames.ids, frames.nucleotide, token_budget=8192)
-        protein = embed(self.protein, frames.ids, frames.protein, token_budget=8192)
-        return Part(records, frames, dna, protein).windows(self.head, self.fallback, self.spec.window_length)
+        vectors = {
+            part: embed(encoder, frames.ids, getattr(frames, encoder_of(part).reads), token_budget=8192)
+            for part, encoder in self.encoders.items()
+        }
+        return Part(records, frames, vectors).windows(self.head, self.fallback, self.spec.window_length)
 
     def verdicts(self, records: list[Record], windows: list[list[WindowScore]], **rule: float) -> list[SequenceScore]:
         """The bundle's verdict of each record, with another rule if one is named."""

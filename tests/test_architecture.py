@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from virnuc_dagster.stages.kinds import KINDS
+from virnuc_dagster.stages.pipeline import KINDS
 
 PACKAGE = Path(__file__).parents[1] / "virnuc_dagster"
 SCIENCE = ("sequences", "embedding", "models", "classify", "checkpoints", "report")

@@ -34,7 +34,9 @@ from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.resources import Backends, Compute
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.ensure import NotTriedError, ShardWorker
-from virnuc_dagster.stages.shards import ESM2, ComputeOptions, EmbeddingStage
+from virnuc_dagster.stages.shards import ComputeOptions, EmbeddingStage
+
+ESM2 = "esm2_embeddings"
 
 
 @pytest.fixture

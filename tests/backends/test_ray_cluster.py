@@ -31,7 +31,10 @@ from virnuc_dagster.progress import Progress
 from virnuc_dagster.report import paths
 from virnuc_dagster.stages.batch import FRAMES, add_sequences, build_batch
 from virnuc_dagster.stages.ensure import Ensured, NotTriedError
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, ComputeOptions, EmbeddingStage
+from virnuc_dagster.stages.pipeline import PREDICTIONS
+from virnuc_dagster.stages.shards import ComputeOptions, EmbeddingStage
+
+DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"
 
 STAGES = (DNABERT_S, ESM2, PREDICTIONS)
 

@@ -16,7 +16,9 @@ from virnuc_dagster.checkpoints import Level, open_store
 from virnuc_dagster.cli import main
 from virnuc_dagster.report import paths
 from virnuc_dagster.stages.batch import FRAMES
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+from virnuc_dagster.stages.pipeline import PREDICTIONS
+
+DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_a_head_is_trained_on_stored_embeddings_and_nothing_is_embedded_twice(tm
     assert json.loads((tmp_path / "out" / paths.RUN).read_text())["computed_shards"]["esm2_embeddings"] == 0
     one, two, mini = (open_bundle(str(name)) for name in (tmp_path / "one", tmp_path / "two", "mini"))
     assert one.spec.head.weights == two.spec.head.weights
-    assert (one.spec.dnabert_s, one.spec.esm2) == (mini.spec.dnabert_s, mini.spec.esm2)
+    assert one.spec.encoders == mini.spec.encoders
     assert one.spec.head.weights != mini.spec.head.weights
     facts = json.loads(first.stdout)
     assert facts["val"]["open_windows"]["accuracy"] > 0.7

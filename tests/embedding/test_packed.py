@@ -165,19 +165,19 @@ def test_half_precision_keeps_embeddings_and_labels_of_mini(precision):
     )
     ids = [str(i) for i in range(200)]
 
-    def both(p: str) -> list[torch.Tensor]:
-        return [
-            embed(bundle.load_dnabert_s(CPU, p), ids, dna, token_budget=2048),
-            embed(bundle.load_esm2(CPU, p), ids, protein, token_budget=2048),
-        ]
+    def both(p: str) -> dict[str, torch.Tensor]:
+        return {
+            part: embed(bundle.load_encoder(part, CPU, p), ids, texts, token_budget=2048)
+            for part, texts in (("dnabert_s", dna), ("esm2", protein))
+        }
 
     reference, found = both("float32"), both(precision)
 
-    for full, half in zip(reference, found, strict=True):
+    for full, half in zip(reference.values(), found.values(), strict=True):
         centred = torch.cosine_similarity(full - full.mean(0), half - full.mean(0))
         assert centred.min() >= CENTRED_COSINE[precision]
     head = bundle.load_head(CPU)
-    full, half = predict(head, *reference)[:, 1], predict(head, *found)[:, 1]
+    full, half = predict(head, reference)[:, 1], predict(head, found)[:, 1]
     clear = (full - 0.5).abs() > HALF_MARGIN[precision]
     assert clear.sum() > 50
     assert torch.equal(full[clear] > 0.5, half[clear] > 0.5)

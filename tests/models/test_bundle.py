@@ -50,18 +50,18 @@ def edit_weights(folder: Path, part: str, change: Callable[[dict[str, torch.Tens
 
 
 def load_all(bundle: Bundle) -> None:
-    bundle.load_dnabert_s(CPU)
-    bundle.load_esm2(CPU)
+    bundle.load_encoder("dnabert_s", CPU)
+    bundle.load_encoder("esm2", CPU)
     bundle.load_head(CPU)
 
 
 def test_the_packaged_bundle_scores_a_frame():
     bundle = open_bundle("mini")
     golden = bundle.spec.golden
-    dna = embed(bundle.load_dnabert_s(CPU), ["f"], [golden.nucleotide], token_budget=99)
-    protein = embed(bundle.load_esm2(CPU), ["f"], [golden.protein], token_budget=99)
+    dna = embed(bundle.load_encoder("dnabert_s", CPU), ["f"], [golden.nucleotide], token_budget=99)
+    protein = embed(bundle.load_encoder("esm2", CPU), ["f"], [golden.protein], token_budget=99)
 
-    scores = predict(bundle.load_head(CPU), dna, protein)
+    scores = predict(bundle.load_head(CPU), {"dnabert_s": dna, "esm2": protein})
 
     assert scores[0].tolist() == pytest.approx(golden.score, abs=1e-4)
     assert dna.shape[1] + protein.shape[1] == bundle.spec.head.features
@@ -78,7 +78,7 @@ def test_the_packaged_bundle_is_intact_and_says_what_it_is():
 
 
 def test_codons_of_mini_come_in_pairs_skip_odd_last_bases_and_mark_ambiguous_ones():
-    tokens = open_bundle("mini").load_dnabert_s(CPU).tokenize(["AAATTTC", "AAANNNC", "AAATTTAAA"])
+    tokens = open_bundle("mini").load_encoder("dnabert_s", CPU).tokenize(["AAATTTC", "AAANNNC", "AAATTTAAA"])
 
     assert tokens == [[1, 132, 2], [1, 0, 2], [1, 132, 5, 2]]
 
@@ -87,18 +87,19 @@ def test_codons_of_mini_come_in_pairs_skip_odd_last_bases_and_mark_ambiguous_one
 def test_half_precision_passes_the_golden_check_and_gives_float32(precision):
     bundle = open_bundle("mini")
 
+    golden = bundle.spec.golden
     pooled = [
-        embed(bundle.load_dnabert_s(CPU, precision), ["f"], [bundle.spec.golden.nucleotide], token_budget=99),
-        embed(bundle.load_esm2(CPU, precision), ["f"], [bundle.spec.golden.protein], token_budget=99),
+        embed(bundle.load_encoder(part, CPU, precision), ["f"], [golden.text(part)], token_budget=99)
+        for part in golden.vectors
     ]
 
     assert [p.dtype for p in pooled] == [torch.float32, torch.float32]
-    assert pooled[0][0].tolist() != list(bundle.spec.golden.dnabert_s)
+    assert pooled[0][0].tolist() != list(golden.vectors["dnabert_s"])
 
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(SettingsError, match="int8"):
-        open_bundle("mini").load_esm2(CPU, "int8")
+        open_bundle("mini").load_encoder("esm2", CPU, "int8")
 
 
 def test_a_folder_opens_by_its_path(copy):
@@ -118,7 +119,7 @@ def test_an_unknown_bundle_lists_the_known_ones(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.update(version="2.0"), "newer than this program reads"),
+        (lambda s: s.update(version="3.0"), "newer than this program reads"),
         (lambda s: s.update(format="other"), "format"),
         (lambda s: s.pop("thresholds"), "thresholds: Field required"),
         (lambda s: s["thresholds"].update(viral=0.1, non_viral=0.9), "non_viral must be below viral"),
@@ -247,8 +248,8 @@ def test_provenance_names_what_decides_the_numbers():
 
     dna, protein, head = (bundle.provenance(stage, "bfloat16") for stage in ("dnabert_s", "esm2", "head"))
 
-    assert dna["tokenizer_sha256"] == spec.dnabert_s.tokenizer.sha256
-    assert (protein["weights_sha256"], protein["precision"]) == (spec.esm2.weights.sha256, "bfloat16")
+    assert dna["tokenizer_sha256"] == spec.encoder("dnabert_s").files["tokenizer"].sha256
+    assert (protein["weights_sha256"], protein["precision"]) == (spec.encoder("esm2").weights.sha256, "bfloat16")
     assert head == {"head_sha256": spec.head.weights.sha256}
 
 
@@ -276,7 +277,7 @@ def test_a_file_that_is_replaced_while_it_is_loaded_is_refused(copy, part, monke
     monkeypatch.setattr(Bundle, "_check_digest", replaced_meanwhile)
 
     with pytest.raises(BundleError, match="changed while it was loaded"):
-        getattr(bundle, f"load_{part}")(CPU)
+        bundle.load_encoder(part, CPU)
 
 
 def test_a_load_goes_by_the_quick_digest_and_verify_by_the_strong_one(copy):
@@ -284,7 +285,7 @@ def test_a_load_goes_by_the_quick_digest_and_verify_by_the_strong_one(copy):
     quick = xxh3_128(path.read_bytes()).hexdigest()
     bundle = open_bundle(str(edit(copy, lambda s: s["esm2"]["weights"].update(sha256="0" * 64, xxh3=quick))))
 
-    bundle.load_esm2(CPU)
+    bundle.load_encoder("esm2", CPU)
     with pytest.raises(BundleError, match="has sha256"):
         bundle.verify()
 
@@ -292,7 +293,7 @@ def test_a_load_goes_by_the_quick_digest_and_verify_by_the_strong_one(copy):
     content[-3] ^= 1
     path.write_bytes(content)
     with pytest.raises(BundleError, match="has xxh3"):
-        bundle.load_esm2(CPU)
+        bundle.load_encoder("esm2", CPU)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -304,7 +305,7 @@ def test_a_loaded_model_no_longer_depends_on_its_file(copy, part, packed, monkey
     bundle = open_bundle(str(copy))
     golden = bundle.spec.golden
     text = golden.nucleotide if part == "dnabert_s" else golden.protein
-    encoder = getattr(bundle, f"load_{part}")(CPU)
+    encoder = bundle.load_encoder(part, CPU)
     before = embed(encoder, ["f"], [text], token_budget=99)
 
     with (copy / f"{part}.safetensors").open("r+b") as file:
@@ -317,7 +318,7 @@ def test_a_network_that_waits_for_its_weights_costs_no_initialisation():
     """Torch imports its compiler for a second to fill a table on the meta device; a bundle must not."""
     code = (
         "import sys, torch; from virnuc_dagster.models.bundle import open_bundle; cpu = torch.device('cpu');"
-        "bundle = open_bundle('mini'); bundle.load_dnabert_s(cpu); bundle.load_esm2(cpu);"
+        "bundle = open_bundle('mini'); bundle.load_encoder('dnabert_s', cpu); bundle.load_encoder('esm2', cpu);"
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -90,7 +90,7 @@ def test_published_parts_become_a_bundle(dnabert_s_folder, esm2_folder, publishe
 
     spec = open_bundle(str(output)).spec
     assert "warning" not in capsys.readouterr().err
-    assert (spec.esm2.dim, spec.dnabert_s.dim, spec.window_length) == (WIDTH, DNA_WIDTH, 500)
+    assert ([of.dim for of in spec.encoders], spec.window_length) == ([DNA_WIDTH, WIDTH], 500)
     assert spec.golden is not None
     assert not list(tmp_path.glob(".bundle-*"))
 

@@ -107,9 +107,11 @@ def demo() -> list[Record]:
 def test_the_verdicts_on_the_demo_are_those_the_notes_tell_of(mini):
     records = demo()
     frames = frames_of(records, 500)
-    dna = embed(mini.load_dnabert_s(CPU), frames.ids, frames.nucleotide, token_budget=8192)
-    protein = embed(mini.load_esm2(CPU), frames.ids, frames.protein, token_budget=8192)
-    windows = Part(records, frames, dna, protein).windows(mini.load_head(CPU), mini.load_fallback(), 500)
+    dna = embed(mini.load_encoder("dnabert_s", CPU), frames.ids, frames.nucleotide, token_budget=8192)
+    protein = embed(mini.load_encoder("esm2", CPU), frames.ids, frames.protein, token_budget=8192)
+    windows = Part(records, frames, {"dnabert_s": dna, "esm2": protein}).windows(
+        mini.load_head(CPU), mini.load_fallback(), 500
+    )
     limits = mini.spec.thresholds.model_dump()
 
     verdicts = {

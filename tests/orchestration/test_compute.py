@@ -116,9 +116,9 @@ def test_a_ranged_run_loads_each_model_once(tmp_path, monkeypatch):
     from virnuc_dagster.models.bundle import Bundle
 
     loads: list[str] = []
-    for part in ("load_dnabert_s", "load_esm2", "load_head"):
-        real = getattr(Bundle, part)
-        monkeypatch.setattr(Bundle, part, lambda self, *a, _r=real, _p=part: (loads.append(_p), _r(self, *a))[1])
+    encoder, head = Bundle.load_encoder, Bundle.load_head
+    monkeypatch.setattr(Bundle, "load_encoder", lambda self, part, *a: (loads.append(part), encoder(self, part, *a))[1])
+    monkeypatch.setattr(Bundle, "load_head", lambda self, *a: (loads.append("head"), head(self, *a))[1])
     computed: list[str] = []
     real_compute = EmbeddingStage.compute
     monkeypatch.setattr(
@@ -129,7 +129,7 @@ def test_a_ranged_run_loads_each_model_once(tmp_path, monkeypatch):
     platform.settle()
 
     assert len(computed) >= 4
-    assert sorted(loads) == ["load_dnabert_s", "load_esm2", "load_head"]
+    assert sorted(loads) == ["dnabert_s", "esm2", "head"]
 
 
 def test_the_device_really_used_is_in_the_metadata(tmp_path):

@@ -11,10 +11,12 @@ from virnuc_dagster.progress import Progress
 from virnuc_dagster.sequences.sampling import estimate_file
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES, add_sequences, build_batch
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+from virnuc_dagster.stages.pipeline import PREDICTIONS
+
+DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"
 
 DEMO = Path(__file__).parents[2] / "demo" / "demo.fasta"
-WIDTHS = sizing.Widths(768, 2560)
+WIDTHS = {DNABERT_S: 768, ESM2: 2560}
 
 
 @pytest.mark.parametrize("shard_size", [10, 1_000])
@@ -77,7 +79,7 @@ def test_advice(frames, registered, size, shards, fits):
 
 
 def test_narrow_embeddings_allow_larger_shards():
-    assert sizing.advise(10**10, sizing.Widths(192, 64), registered=0).shard_size == 1_000_000
+    assert sizing.advise(10**10, {DNABERT_S: 192, ESM2: 64}, registered=0).shard_size == 1_000_000
 
 
 def test_time_adds_up():

@@ -14,7 +14,7 @@ from kits.s3 import SECRET, Way, client_environment, new_bucket
 from virnuc_dagster.checkpoints import Level, open_store
 from virnuc_dagster.cli import main
 from virnuc_dagster.home.settings import Settings
-from virnuc_dagster.upkeep.audit import COMPUTED
+from virnuc_dagster.stages.pipeline import COMPUTED
 
 
 @pytest.fixture(scope="module")

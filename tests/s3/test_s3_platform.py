@@ -10,7 +10,8 @@ from kits.s3 import environment, new_bucket, service
 from upath import UPath
 
 from virnuc_dagster.stages.batch import SEQUENCES
-from virnuc_dagster.stages.shards import ESM2
+
+ESM2 = "esm2_embeddings"
 
 
 @pytest.fixture

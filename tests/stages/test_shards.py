@@ -9,7 +9,9 @@ from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.stages.shards import ESM2, ComputeOptions, EmbeddingStage
+from virnuc_dagster.stages.shards import ComputeOptions, EmbeddingStage
+
+ESM2 = "esm2_embeddings"
 
 SHARD = "demo-1__0001"
 PROTEINS = ["MKT", "MKTA", "MKT", "GAVL", "GAVLI"]

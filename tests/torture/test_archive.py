@@ -19,7 +19,7 @@ from virnuc_dagster.checkpoints import (
 )
 from virnuc_dagster.checkpoints.audit import audit, examine
 from virnuc_dagster.checkpoints.legacy import find_legacy, migrate_file, read_legacy
-from virnuc_dagster.stages.kinds import KINDS
+from virnuc_dagster.stages.pipeline import KINDS
 
 ARCHIVE = Path(__file__).parents[1] / "checkpoints" / "archive"
 EXPECTED = json.loads((ARCHIVE / "expected.json").read_text())

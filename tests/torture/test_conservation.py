@@ -18,7 +18,10 @@ from virnuc_dagster.sequences.translation import frame_id, open_frames
 from virnuc_dagster.stages.batch import BATCH, FRAMES, add_sequences, batch_provenance, build_batch, current_manifest
 from virnuc_dagster.stages.ensure import ensure_shards
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, ComputeOptions, PredictionStage
+from virnuc_dagster.stages.pipeline import PREDICTIONS
+from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
+
+DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"
 
 WINDOW = 30
 DIMS = {"dnabert_s": 3, "esm2": 4}
@@ -45,16 +48,15 @@ class Bundle:
     """A bundle of hash encoders and a random head."""
 
     name = "hash"
-    spec = SimpleNamespace(**{part: SimpleNamespace(dim=dim) for part, dim in DIMS.items()})
+    spec = SimpleNamespace(
+        encoders=[SimpleNamespace(part=part) for part in DIMS], encoder=lambda part: SimpleNamespace(dim=DIMS[part])
+    )
 
     def provenance(self, part, precision="float32"):
         return {"model_id": f"hash of {part}"}
 
-    def load_dnabert_s(self, device, precision):
-        return HashEncoder(DIMS["dnabert_s"])
-
-    def load_esm2(self, device, precision):
-        return HashEncoder(DIMS["esm2"])
+    def load_encoder(self, part, device, precision):
+        return HashEncoder(DIMS[part])
 
     def load_head(self, device):
         torch.manual_seed(0)
@@ -113,7 +115,7 @@ def check(store: LocalStore, batch: str, sequences: list[tuple[str, str]]) -> in
         encoder = HashEncoder(dim)
         wanted = torch.cat([encoder.pool(torch.tensor([tokens])) for tokens in encoder.tokenize(texts)])
         assert torch.equal(data[stage], wanted), f"{stage}: a vector of another frame"
-    scores = predict(Bundle().load_head(None), data[DNABERT_S], data[ESM2])
+    scores = predict(Bundle().load_head(None), {"dnabert_s": data[DNABERT_S], "esm2": data[ESM2]})
     assert torch.allclose(data[PREDICTIONS], scores, atol=1e-6)
     return len(ids)
 

@@ -18,7 +18,7 @@ from virnuc_dagster.training.run import Wanted, train_all
 
 def part(found) -> Part:
     frames = frames_of(found, 500)
-    return Part(found, frames, torch.randn(len(frames), 2), torch.randn(len(frames), 2))
+    return Part(found, frames, {part: torch.randn(len(frames), 2) for part in ("dnabert_s", "esm2")})
 
 
 @pytest.mark.parametrize("closed", [set(), {True}, {True, False}], ids=["none", "of one class", "few of both"])

@@ -46,7 +46,8 @@ def embedded(groups: slice) -> Part:
     random = torch.Generator().manual_seed(len(found))
     dna = torch.randn(len(frames), 3, generator=random) * 1000 + 500
     dna[:, 1] += torch.from_numpy(frames.virus) * 5000
-    return Part(found, frames, dna, torch.randn(len(frames), 2, generator=random) / 1000)
+    protein = torch.randn(len(frames), 2, generator=random) / 1000
+    return Part(found, frames, {"dnabert_s": dna, "esm2": protein})
 
 
 def test_a_head_learns_and_takes_raw_embeddings():
@@ -56,9 +57,9 @@ def test_a_head_learns_and_takes_raw_embeddings():
     head = train_head(fit, dev, hidden=16, seed=1, epochs=60, on_epoch=curve.append)
     again = train_head(fit, dev, hidden=16, seed=1, epochs=60, on_epoch=curve.append)
 
-    right = (predict(head, dev.dna, dev.protein)[:, 1] > 0.5).numpy() == dev.frames.virus
+    right = (predict(head, dev.embeddings)[:, 1] > 0.5).numpy() == dev.frames.virus
     assert right.mean() > 0.9
     assert all(torch.equal(a, b) for a, b in zip(head.state_dict().values(), again.state_dict().values(), strict=True))
     best = min(entry["dev_loss"] for entry in curve)
-    signed = log_odds(head, torch.cat((dev.dna, dev.protein), dim=1)) * np.where(dev.frames.virus, 1, -1)
+    signed = log_odds(head, dev.joined) * np.where(dev.frames.virus, 1, -1)
     assert np.average(np.logaddexp(0, -signed), weights=dev.frames.weight) == pytest.approx(best, abs=1e-3)

@@ -1,13 +1,17 @@
-"""The head: the small network that scores a frame from its two embeddings (method.md §5).
+"""The head: the small network that scores a frame from its embeddings (method.md §5).
 
 Labels, windows and sequences are made from these scores elsewhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from virnuc_dagster.embedding.registry import ENCODERS
 
 _BLOCK_ROWS = 256
 """Rows of every matrix product of `predict`. Libraries choose other code, with other last bits, for few rows."""
@@ -35,8 +39,20 @@ class Head(nn.Module):
         return logits
 
 
+def in_order(embeddings: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Put the embeddings of each encoder in the order in which they are joined, that of the table.
+
+    Raises:
+        ValueError: There are none, or those of an encoder that the table lacks.
+    """
+    parts = [embeddings[encoder.part] for encoder in ENCODERS if encoder.part in embeddings]
+    if not parts or len(parts) != len(embeddings):
+        raise ValueError(f"no encoders of this program: {', '.join(embeddings) or 'none'}")
+    return parts
+
+
 @torch.inference_mode()
-def predict(head: Head, dna: torch.Tensor, protein: torch.Tensor) -> torch.Tensor:
+def predict(head: Head, embeddings: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Score frames from their embeddings.
 
     Rows are computed in blocks of one fixed size, the last one filled up, so that the scores of a frame do not depend
@@ -44,8 +60,7 @@ def predict(head: Head, dna: torch.Tensor, protein: torch.Tensor) -> torch.Tenso
 
     Args:
         head: The head, in evaluation mode.
-        dna: DNABERT-S embeddings (N, Dd), row i belongs to frame i.
-        protein: ESM-2 embeddings (N, Dp) of the same frames.
+        embeddings: Part of an encoder -> its embeddings (N, D), row i belongs to frame i.
 
     Returns:
         float32 (N, 2) on the CPU: score1 = P(others), score2 = P(virus); each row sums to 1.
@@ -56,11 +71,13 @@ def predict(head: Head, dna: torch.Tensor, protein: torch.Tensor) -> torch.Tenso
     if head.training:
         raise ValueError("the head is in training mode; call head.eval()")
     features, device = head.hidden_layer.in_features, head.hidden_layer.weight.device
-    if dna.ndim != 2 or protein.ndim != 2 or len(dna) != len(protein) or dna.shape[1] + protein.shape[1] != features:
-        raise ValueError(f"embeddings {tuple(dna.shape)} and {tuple(protein.shape)} do not fit {features} features")
-    scores = torch.empty(len(dna), 2)
-    for start in range(0, len(dna), _BLOCK_ROWS):
-        joined = torch.cat((dna[start : start + _BLOCK_ROWS], protein[start : start + _BLOCK_ROWS]), dim=1).float()
+    parts = in_order(embeddings)
+    shapes = [tuple(part.shape) for part in parts]
+    if any(part.ndim != 2 or len(part) != len(parts[0]) for part in parts) or sum(s[-1] for s in shapes) != features:
+        raise ValueError(f"embeddings {' and '.join(map(str, shapes))} do not fit {features} features")
+    scores = torch.empty(len(parts[0]), 2)
+    for start in range(0, len(scores), _BLOCK_ROWS):
+        joined = torch.cat([part[start : start + _BLOCK_ROWS] for part in parts], dim=1).float()
         block = torch.zeros(_BLOCK_ROWS, features, device=device)
         block[: len(joined)] = joined
         scores[start : start + _BLOCK_ROWS] = head(block)[: len(joined)].softmax(dim=1).cpu()

@@ -11,6 +11,7 @@ import click
 from virnuc_dagster.cli.inputs import Source
 from virnuc_dagster.cli.options import PathType, batch_argument, home_option, reading_option
 from virnuc_dagster.cli.tables import print_table, printable
+from virnuc_dagster.embedding.registry import ENCODERS
 from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.home.settings import Settings
 
@@ -304,7 +305,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     shards = facts["shards"]
     for name in ("batch", "added_at", "sequences", "frames", "shards"):
         yield name.replace("_", " "), facts[name]
-    for name in ("dnabert_s", "esm2", "predicted"):
+    for name in (*(encoder.part for encoder in ENCODERS), "predicted"):
         yield (
             f"{name} shards",
             facts[f"{name}_shards"] if shards is None else f"{facts[f'{name}_shards']:,} of {shards:,}",
@@ -339,9 +340,8 @@ def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
     """Count one batch, from records alone; None where it is not cut yet."""
     from virnuc_dagster.home.origins import origins
     from virnuc_dagster.report import paths
-    from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
     from virnuc_dagster.stages.keys import batch_checkpoint
-    from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+    from virnuc_dagster.stages.pipeline import BATCH, FRAMES, PREDICTIONS, SEQUENCES
 
     summary, frames = _summary(settings, batch), store.list(FRAMES, batch)
     cut = store.record(batch_checkpoint(BATCH, batch)) is not None
@@ -354,8 +354,7 @@ def _facts(settings: Settings, store: Any, batch: str) -> dict[str, Any]:
         "added_at": source.created_at if source else None,
         "frames": (summary.get("frames") or _rows(store, frames)) if cut else None,
         "shards": len(frames) if cut else None,
-        "dnabert_s_shards": len(store.list(DNABERT_S, batch)),
-        "esm2_shards": len(store.list(ESM2, batch)),
+        **{f"{encoder.part}_shards": len(store.list(encoder.stage, batch)) for encoder in ENCODERS},
         "predicted_shards": len(store.list(PREDICTIONS, batch)),
         "report": str(report) if report.exists() else None,
         "complete": summary.get("complete"),

@@ -245,7 +245,9 @@ def migrate(folder: Path, as_json: bool) -> int:
 
     done = [migrate_file(path) for path in find_legacy(folder)]
     if not done:
-        raise InputError(f"no older file below {folder}", hint="name a folder that holds files such as output_1_ESM.pt")
+        raise InputError(
+            f"no older file below {folder}", hint="name the folder of an older program's output_*.pt files"
+        )
     failed = [file for file in done if file.record is None]
     if as_json:
         files = [{"path": str(f.path), "written": f.record and f.record.file, "reason": f.reason} for f in done]

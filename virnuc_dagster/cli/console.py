@@ -8,22 +8,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from virnuc_dagster.checkpoints import Difference
+from virnuc_dagster.embedding.registry import ENCODERS
 from virnuc_dagster.progress import Progress as ProgressBase
+from virnuc_dagster.stages.pipeline import PIPELINE
 
-_TITLES = {
-    "sequence_batch": "windows and frames",
-    "dnabert_s_embeddings": "DNABERT-S embeddings",
-    "esm2_embeddings": "ESM-2 embeddings",
-    "predictions": "predictions",
-    "train_dnabert_s": "training DNABERT-S",
-    "train_esm2": "training ESM-2",
-    "train_head": "training the head",
-}
-_UNITS = {
-    "sequence_batch": "sequences",
-    "train_dnabert_s": "steps",
-    "train_esm2": "steps",
-    "train_head": "epochs",
+#: What is worked at -> its title, and what is counted.
+_SHOWN = {
+    **{stage.name: (stage.title, stage.unit) for stage in PIPELINE},
+    **{f"train_{encoder.part}": (f"training {encoder.title}", "steps") for encoder in ENCODERS},
+    "train_head": ("training the head", "epochs"),
 }
 
 
@@ -84,9 +77,8 @@ class ConsoleProgress(ProgressBase):
         """Add a bar for the stage."""
         self.stages.setdefault(stage, StageCount())
         self._began[stage] = time.monotonic()
-        self._tasks[stage] = self._bars.add_task(
-            _TITLES.get(stage, stage), total=total, unit=_UNITS.get(stage, "frames"), rate=""
-        )
+        title, unit = _SHOWN.get(stage, (stage, "frames"))
+        self._tasks[stage] = self._bars.add_task(title, total=total, unit=unit, rate="")
 
     def advance(self, stage: str, done: int) -> None:
         """Move the stage's bar."""
@@ -127,7 +119,7 @@ class ConsoleProgress(ProgressBase):
     def summary_lines(self) -> list[str]:
         """Write a line a stage with shards: what was computed and what was reused."""
         return [
-            f"{_TITLES.get(name, name):<22} {len(count.computed)} computed, {len(count.reused)} reused"
+            f"{_SHOWN.get(name, (name, ''))[0]:<22} {len(count.computed)} computed, {len(count.reused)} reused"
             + (f", {len(count.failed)} failed" if count.failed else "")
             for name, count in self.stages.items()
             if count.computed or count.reused or count.failed

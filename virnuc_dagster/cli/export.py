@@ -10,24 +10,25 @@ from virnuc_dagster.cli.destination import Inputs, refuse_existing_file, refuse_
 from virnuc_dagster.cli.options import PathType, batch_argument, home_option, overwrite_option
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.stages.pipeline import EMBEDDINGS, PIPELINE
 
-_STAGES = ("dnabert_s_embeddings", "esm2_embeddings", "predictions", "frames", "sequences")
-_FORMATS = ("parquet", "safetensors", "h5ad", "tsv", "fasta")
+_STAGES = {stage.name: stage.export_formats for stage in reversed(PIPELINE) if stage.export_formats}
+_FORMATS = tuple(dict.fromkeys(name for formats in _STAGES.values() for name in formats))
+_EMBEDDINGS = next(iter(EMBEDDINGS))
 
 
 @click.command(
-    epilog="""\b
+    epilog=f"""\b
 Examples:
   virnuc export demo --stage predictions --format tsv --output frames.tsv
-  virnuc export demo --stage esm2_embeddings --format h5ad --output esm2.h5ad
-  virnuc export demo --stage dnabert_s_embeddings --format parquet --output dnabert_s.parquet
+  virnuc export demo --stage {_EMBEDDINGS} --format h5ad --output vectors.h5ad
   virnuc export demo --stage frames --format fasta --output proteins.faa
 
 BATCH is a batch's key or the beginning of it. fasta is for sequences (the whole input) and frames (the proteins),
 the other formats are for the rest. parquet needs the package pyarrow, h5ad the package anndata."""
 )
 @batch_argument
-@click.option("--stage", required=True, type=click.Choice(_STAGES), help="Which results.")
+@click.option("--stage", required=True, type=click.Choice(tuple(_STAGES)), help="Which results.")
 @click.option("--format", "kind", required=True, type=click.Choice(_FORMATS), help="Which kind of file.")
 @click.option("--output", required=True, type=PathType(dir_okay=False), help="The file to write.")
 @overwrite_option
@@ -42,10 +43,10 @@ def export(batch: str, stage: str, kind: str, output: Path, overwrite: bool, as_
     from virnuc_dagster.home.origins import origins
     from virnuc_dagster.report.exports import Matrix
     from virnuc_dagster.report.exports import export as write
-    from virnuc_dagster.upkeep.export import FORMATS, read_for_export
+    from virnuc_dagster.upkeep.export import read_for_export
 
-    if kind not in FORMATS[stage]:
-        raise SettingsError(f"{stage} cannot be written as {kind}", hint=f"formats of it: {', '.join(FORMATS[stage])}")
+    if kind not in _STAGES[stage]:
+        raise SettingsError(f"{stage} cannot be written as {kind}", hint=f"formats of it: {', '.join(_STAGES[stage])}")
     settings = Settings.read(**flags)
     store = check_store(settings)
     key = resolve_batch(settings, store, batch)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from virnuc_dagster.cli.options import PathType, refuse_empty
+from virnuc_dagster.embedding.registry import ENCODERS, FIRST_PARTS
 
 
 @click.group()
@@ -48,18 +49,20 @@ Examples:
 def show(bundle: str, as_json: bool) -> None:
     """Show what a bundle holds: parts, revisions, digests, thresholds."""
     from virnuc_dagster.models.bundle import open_bundle
+    from virnuc_dagster.models.spec import as_written
 
     opened = open_bundle(bundle)
     facts: dict[str, Any] = opened.spec.model_dump(mode="json", exclude={"golden", "training"})
     facts["golden"] = opened.spec.golden is not None
     if as_json:
+        facts = as_written(facts) | {"version": opened.spec.version}
         click.echo(json.dumps(facts, indent=2))
         return
     click.echo(f"{opened.name}: {opened.spec.description}\nfolder      {opened.folder}")
     click.echo(f"window      {opened.spec.window_length} bases\nthresholds  {facts['thresholds']}")
-    for part in ("dnabert_s", "esm2"):
-        entry = facts[part]
-        click.echo(f"{part:<11} {entry['id']} @ {entry['revision']}, {entry['dim']} wide, {entry['weights']['sha256']}")
+    for entry in facts["encoders"]:
+        digest = entry["weights"]["sha256"]
+        click.echo(f"{entry['part']:<11} {entry['id']} @ {entry['revision']}, {entry['dim']} wide, {digest}")
     click.echo(f"{'head':<11} {facts['head']['features']} features, {facts['head']['weights']['sha256']}")
     fallback = facts["fallback"]
     of_fallback = f"{fallback['kmer']}-mers, {fallback['weights']['sha256']}" if fallback else "none"
@@ -83,6 +86,16 @@ def verify(bundle: str) -> None:
     click.echo(f"{opened.name}: {len(opened.spec.files())} files as recorded, all parts load, {golden}")
 
 
+def _encoder_options(command: Any) -> Any:
+    """Two options an encoder; those that every bundle of format 1 has must be given."""
+    for encoder in reversed([encoder for encoder in ENCODERS if encoder.publisher]):
+        option, needed = f"--{encoder.part.replace('_', '-')}", encoder.part in FIRST_PARTS
+        commit = "Commit on the hub [default: main, recorded as the commit it is]."
+        command = click.option(f"{option}-revision", help=commit)(command)
+        command = click.option(option, required=needed, callback=refuse_empty, help=encoder.publishes)(command)
+    return command
+
+
 @models.command(
     "import",
     epilog="""\b
@@ -90,18 +103,20 @@ Example:
   virnuc models import --dnabert-s zhihan1996/DNABERT-S --esm2 facebook/esm2_t36_3B_UR50D \\
       --head 500_model.pth --window-length 500 --output virnucpro-500""",
 )
-@click.option("--dnabert-s", required=True, callback=refuse_empty, help="Folder or hub id, e.g. zhihan1996/DNABERT-S.")
-@click.option("--esm2", required=True, callback=refuse_empty, help="Folder, hub id, or a fair-esm .pt file.")
+@_encoder_options
 @click.option("--head", required=True, type=PathType(exists=True, dir_okay=False))
 @click.option("--window-length", required=True, type=click.IntRange(3), help="What the head was trained for.")
 @click.option("--output", required=True, type=PathType(), help="Folder of the new bundle.")
-@click.option("--dnabert-s-revision", help="Commit on the hub [default: main, recorded as the commit it is].")
-@click.option("--esm2-revision", help="Commit on the hub [default: main, recorded as the commit it is].")
-def import_(window_length: int, output: Path, **parts: Any) -> None:
+def import_(window_length: int, output: Path, head: Path, **given: Any) -> None:
     """Make a bundle from published weights; nothing in them is executed."""
     from virnuc_dagster.models.importing import Sources, import_bundle
 
-    bundle, warnings = import_bundle(Sources(**parts), window_length=window_length, output=output)
+    encoders = {
+        encoder.part: (given[encoder.part], given[f"{encoder.part}_revision"])
+        for encoder in ENCODERS
+        if given.get(encoder.part)
+    }
+    bundle, warnings = import_bundle(Sources(encoders, head), window_length=window_length, output=output)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{bundle.folder}: imported and verified; use it with --bundle {output}")

@@ -49,6 +49,7 @@ def plan_facts(settings: Settings, path: Path, *, calibrate: bool) -> dict[str, 
         calibrate: Measure the machine, even if that was done before.
     """
     from virnuc_dagster.checkpoints import open_store
+    from virnuc_dagster.embedding.registry import encoder_of
     from virnuc_dagster.models.bundle import open_bundle
     from virnuc_dagster.planning import sizing
     from virnuc_dagster.sequences.sampling import estimate_file
@@ -56,7 +57,7 @@ def plan_facts(settings: Settings, path: Path, *, calibrate: bool) -> dict[str, 
 
     bundle = open_bundle(settings.bundle)
     found = estimate_file(path, bundle.spec.window_length, allow_missing_end_mark=settings.allow_missing_end_mark)
-    widths = sizing.Widths(bundle.spec.dnabert_s.dim, bundle.spec.esm2.dim)
+    widths = {encoder_of(encoder.part).stage: encoder.dim for encoder in bundle.spec.encoders}
     shards = sizing.shards_of(found.counts.frames, settings.shard_size)
     store = open_store(settings.store)
     registered = len(store.list(FRAMES))
@@ -104,7 +105,7 @@ def _time(settings: Settings, bundle: Any, found: Any, shards: int, *, calibrate
     if known is None:
         return {"seconds": None, "overhead_seconds": round(overhead, 1), "device": device, "calibration": None}
     encoders = known.seconds(found.counts)
-    rates = {name: round(getattr(known, name).tokens_per_second, 1) for name in encoders}
+    rates = {part: round(rate.tokens_per_second, 1) for part, rate in known.rates.items()}
     return {
         "seconds": round(sizing.seconds_of_run(list(encoders.values()), shards), 1),
         "encoder_seconds": {name: round(value, 1) for name, value in encoders.items()},

@@ -105,7 +105,7 @@ def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, pr
     from virnuc_dagster.orchestration.runs import Runner
     from virnuc_dagster.stages.batch import add_sequences
     from virnuc_dagster.stages.keys import shard_checkpoint
-    from virnuc_dagster.stages.shards import DNABERT_S, ESM2, ComputeOptions, EmbeddingStage
+    from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
 
     store = open_bound_store(settings)
     with fasta.opened() as stream:
@@ -118,18 +118,17 @@ def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, pr
     settings = settings.model_copy(update={"bundle": name})
     definitions = build_definitions(settings=settings, resources={"progress": progress})
     options = ComputeOptions(precision=settings.precision)
-    stages = [EmbeddingStage(stage, store, bundle, options) for stage in (DNABERT_S, ESM2)]
+    stages = PredictionStage(store, bundle, options).inputs
     with open_instance(settings) as instance:
         shards = Runner(definitions, instance, store, stages, progress.note).embed_batch(batch)
-    loaded = [[store.load(shard_checkpoint(stage, shard)) for shard in shards] for stage in (DNABERT_S, ESM2)]
+    loaded = [[store.load(shard_checkpoint(stage.name, shard)) for shard in shards] for stage in stages]
     ids = [[name for payload in payloads for name in payload["ids"]] for payloads in loaded]
-    if ids[0] != ids[1]:
-        raise AssertionError(f"{batch}: the two embeddings do not hold the same frames")
-    dna, protein = (
-        torch.cat([torch.empty(0, stage.dim), *(payload["data"] for payload in payloads)])
+    if any(of != ids[0] for of in ids):
+        raise AssertionError(f"{batch}: the embeddings do not hold the same frames")
+    return ids[0], {
+        stage.part: torch.cat([torch.empty(0, stage.dim), *(payload["data"] for payload in payloads)])
         for stage, payloads in zip(stages, loaded, strict=True)
-    )
-    return ids[0], dna, protein
+    }
 
 
 def _print_figures(bundle: "Bundle") -> None:

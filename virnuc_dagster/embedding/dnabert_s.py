@@ -19,6 +19,7 @@ from torch import nn
 
 from virnuc_dagster.embedding.layers import Embedding, Linear, attend, config_from, load_published, norm_of, to_device
 from virnuc_dagster.embedding.packed import PackedLinear
+from virnuc_dagster.embedding.registry import Source
 
 _PUBLISHED = {
     "word_embeddings": "embeddings.word_embeddings",
@@ -235,3 +236,17 @@ class DnabertSEncoder:
         """
         hidden: torch.Tensor = self.model(to_device(tokens, self._device))
         return hidden.mean(dim=1)
+
+
+def load(source: Source) -> DnabertSEncoder:
+    """Load DNABERT-S with its tokeniser, see `registry.EncoderSpec.load`."""
+    config, text = DnabertSConfig.from_dict(source.config), source.read("tokenizer")
+    try:
+        tokenizer = Tokenizer.from_buffer(text)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ValueError(str(error)) from error
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise ValueError(f"tokeniser of {tokenizer.get_vocab_size()}, vocabulary {config.vocab_size}")
+    with torch.device("meta"):
+        model = DnabertSModel(config)
+    return DnabertSEncoder(source.pack(model), tokenizer, source.id, source.device)

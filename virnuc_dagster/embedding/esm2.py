@@ -17,6 +17,7 @@ from torch import nn
 
 from virnuc_dagster.embedding.layers import Embedding, Linear, attend, config_from, load_published, norm_of, to_device
 from virnuc_dagster.embedding.packed import PackedLinear
+from virnuc_dagster.embedding.registry import Source
 
 ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
 """The 33 tokens of ESM-2; a token's place is its id."""
@@ -287,3 +288,10 @@ class Esm2Encoder:
         """
         hidden: torch.Tensor = self.model(to_device(tokens, self._device))
         return hidden[:, 1:-1].mean(dim=1)
+
+
+def load(source: Source) -> Esm2Encoder:
+    """Load ESM-2, see `registry.EncoderSpec.load`."""
+    with torch.device("meta"):
+        model = Esm2Model(Esm2Config.from_dict(source.config))
+    return Esm2Encoder(source.pack(model), source.id, source.device)

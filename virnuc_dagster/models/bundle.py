@@ -1,4 +1,4 @@
-"""Bundles: open, verify, and load the two encoders and the head of one folder.
+"""Bundles: open, verify, and load the encoders and the head of one folder.
 
 A bundle is a folder with `bundle.json` (see `spec`), safetensors and a tokeniser file; nothing in it is ever executed
 and nothing is fetched. What is loaded is what was verified: small files are read once and their digest taken from those
@@ -20,24 +20,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from virnuc_dagster.embedding.device import Precision, torch_dtype
+from virnuc_dagster.embedding.registry import encoder_of
 from virnuc_dagster.errors import BundleError
-from virnuc_dagster.models.spec import BundleSpec, EncoderSpec, FileRef
+from virnuc_dagster.models.spec import BundledEncoder, BundleSpec, FileRef, problems_of
 
 if TYPE_CHECKING:
     import torch
 
     from virnuc_dagster.classify.fallback import FallbackModel
     from virnuc_dagster.classify.head import Head
-    from virnuc_dagster.embedding.dnabert_s import DnabertSEncoder
-    from virnuc_dagster.embedding.esm2 import Esm2Encoder
     from virnuc_dagster.embedding.runner import Encoder
-
-Stage = Literal["dnabert_s", "esm2", "head", "fallback"]
 
 SPEC_FILE = "bundle.json"
 
@@ -71,9 +68,10 @@ def open_bundle(name_or_dir: str) -> Bundle:
             name=name_or_dir,
         )
     try:
-        spec = BundleSpec.model_validate_json((folder / SPEC_FILE).read_bytes())
+        text = (folder / SPEC_FILE).read_bytes()
+        spec = BundleSpec.model_validate_json(text)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        problems = problems_of(error, text)
         raise BundleError(
             f"{folder / SPEC_FILE} is not a usable bundle description: {'; '.join(problems)}",
             hint="restore the bundle, or make it again",
@@ -142,29 +140,27 @@ class Bundle:
                 files=sorted(problems),
             )
 
-    def provenance(self, stage: Stage, precision: Precision = "float32") -> dict[str, str]:
+    def provenance(self, stage: str, precision: Precision = "float32") -> dict[str, str]:
         """What decides the numbers of a stage, as plain text entries to store with a result.
 
         Args:
-            stage: `dnabert_s`, `esm2`, `head` or `fallback` (nothing for a bundle without one).
+            stage: Part of an encoder, `head` or `fallback` (nothing for a bundle without one).
             precision: Of the encoder; head and fallback do not depend on it.
         """
         if stage == "fallback":
             return {"fallback_sha256": self.spec.fallback.weights.sha256} if self.spec.fallback else {}
         if stage == "head":
             return {"head_sha256": self.spec.head.weights.sha256}
-        encoder: EncoderSpec = getattr(self.spec, stage)
+        encoder = self.spec.encoder(stage)
         config = json.dumps(encoder.config, sort_keys=True, separators=(",", ":"))
-        entries = {
+        return {
             "model_id": encoder.id,
             "revision": encoder.revision,
             "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
             "weights_sha256": encoder.weights.sha256,
             "precision": precision,
+            **{f"{name}_sha256": file.sha256 for name, file in encoder.files.items()},
         }
-        if stage == "dnabert_s":
-            entries["tokenizer_sha256"] = self.spec.dnabert_s.tokenizer.sha256
-        return entries
 
     def verdict_provenance(self) -> dict[str, Any]:
         """What makes verdicts of predictions: name, roll-up, all thresholds, and the fallback if there is one."""
@@ -173,63 +169,29 @@ class Bundle:
             "fallback"
         )
 
-    def load_dnabert_s(self, device: torch.device, precision: Precision = "float32") -> DnabertSEncoder:
-        """Load DNABERT-S with its tokeniser.
+    def load_encoder(self, part: str, device: torch.device, precision: Precision = "float32") -> Encoder:
+        """Load an encoder.
 
         Args:
+            part: Which one.
             device: Where to put it.
             precision: Number format of its weights.
 
         Raises:
-            BundleError: A file differs from its digest, or is not the model the bundle describes.
+            BundleError: The bundle has no such encoder, a file differs from its digest, or it is not the model that the
+                bundle describes.
         """
-        import torch
-        from tokenizers import Tokenizer
+        from virnuc_dagster.embedding.runner import embed
 
-        from virnuc_dagster.embedding.dnabert_s import DnabertSConfig, DnabertSEncoder, DnabertSModel
-
-        spec, dtype = self.spec.dnabert_s, torch_dtype(precision)
-        tokenizer_bytes = self._read(spec.tokenizer)
+        described = self.spec.encoder(part)
+        source = _EncoderFiles(self, described, torch_dtype(precision), device)
         try:
-            config = DnabertSConfig.from_dict(spec.config)
-            tokenizer = Tokenizer.from_buffer(tokenizer_bytes)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise self._unusable("dnabert_s", error) from error
-        if tokenizer.get_vocab_size() > config.vocab_size:
-            raise self._unusable(
-                "dnabert_s", f"tokeniser of {tokenizer.get_vocab_size()}, vocabulary {config.vocab_size}"
-            )
-        with torch.device("meta"):
-            model = DnabertSModel(config)
-        encoder = DnabertSEncoder(self._pack(model, spec, dtype, device), tokenizer, spec.id, device)
-        if self.spec.golden:
-            self._check_golden(encoder, self.spec.golden.nucleotide, self.spec.golden.dnabert_s, precision)
-        return encoder
-
-    def load_esm2(self, device: torch.device, precision: Precision = "float32") -> Esm2Encoder:
-        """Load ESM-2.
-
-        Args:
-            device: Where to put it.
-            precision: Number format of its weights.
-
-        Raises:
-            BundleError: A file differs from its digest, or is not the model the bundle describes.
-        """
-        import torch
-
-        from virnuc_dagster.embedding.esm2 import Esm2Config, Esm2Encoder, Esm2Model
-
-        spec, dtype = self.spec.esm2, torch_dtype(precision)
-        try:
-            config = Esm2Config.from_dict(spec.config)
+            encoder = encoder_of(part).load(source)
         except ValueError as error:
-            raise self._unusable("esm2", error) from error
-        with torch.device("meta"):
-            model = Esm2Model(config)
-        encoder = Esm2Encoder(self._pack(model, spec, dtype, device), spec.id, device)
-        if self.spec.golden:
-            self._check_golden(encoder, self.spec.golden.protein, self.spec.golden.esm2, precision)
+            raise self.unusable(part, error) from error
+        if golden := self.spec.golden:
+            found = embed(encoder, ["golden frame"], [golden.text(part)], token_budget=1)[0]
+            self._compare(described.id, found, golden.vectors[part], precision)
         return encoder
 
     def load_head(self, device: torch.device) -> Head:
@@ -251,11 +213,11 @@ class Bundle:
         try:
             head.load_state_dict(self._small_tensors(spec.weights), strict=True, assign=True)
         except RuntimeError as error:  # names every missing, unexpected and wrongly shaped entry
-            raise self._unusable("head", error) from error
+            raise self.unusable("head", error) from error
         head.to(device=device, dtype=torch.float32).eval()
         if self.spec.golden:
             golden = self.spec.golden
-            score = predict(head, torch.tensor([golden.dnabert_s]), torch.tensor([golden.esm2]))[0]
+            score = predict(head, {part: torch.tensor([vector]) for part, vector in golden.vectors.items()})[0]
             self._compare("head", score, golden.score, "float32")
         return head
 
@@ -266,7 +228,7 @@ class Bundle:
             BundleError: It differs.
         """
         if self.spec.fallback:
-            self._read(self.spec.fallback.weights)
+            self.read(self.spec.fallback.weights)
 
     def load_fallback(self) -> FallbackModel | None:
         """Load the model for windows without an open frame; None if the bundle has none. Needs no torch.
@@ -280,30 +242,17 @@ class Bundle:
         if spec is None:
             return None
         try:
-            model = FallbackModel.from_bytes(self._read(spec.weights), spec.kmer)
+            model = FallbackModel.from_bytes(self.read(spec.weights), spec.kmer)
         except ValueError as error:
-            raise self._unusable("fallback", error) from error
+            raise self.unusable("fallback", error) from error
         if golden and golden.fallback is not None:
             score = float(model.score([golden.nucleotide])[0])
             if not abs(score - golden.fallback) <= _GOLDEN_TOLERANCE["float32"]:
-                raise self._unusable("fallback", f"scores the golden frame {score:.6f}, not {golden.fallback:.6f}")
+                raise self.unusable("fallback", f"scores the golden frame {score:.6f}, not {golden.fallback:.6f}")
         return model
 
-    def _pack(self, model: Any, spec: EncoderSpec, dtype: torch.dtype, device: torch.device) -> Any:
-        """Give a network on the meta device its weights and make its fast form, which shares no memory with it."""
-        from virnuc_dagster.embedding.memory import keep_freed_memory
-
-        if device.type == "cpu":
-            keep_freed_memory()
-        with self._mapped(spec.weights) as tensors:
-            try:
-                model.load_published(tensors)
-            except BundleError as error:
-                raise self._unusable(spec.id, error.message) from error
-            return model.pack(dtype, device)
-
     @contextmanager
-    def _mapped(self, ref: FileRef) -> Iterator[dict[str, torch.Tensor]]:
+    def mapped(self, ref: FileRef) -> Iterator[dict[str, torch.Tensor]]:
         """The tensors of a safetensors file, mapped for the length of the block, while its digest is taken.
 
         Raises:
@@ -320,7 +269,7 @@ class Bundle:
                 with safe_open(path, "pt") as mapped:
                     yield {name: mapped.get_tensor(name) for name in mapped.keys()}  # noqa: SIM118 - no mapping
             except SafetensorError as error:
-                raise self._unusable(ref.file, error) from error
+                raise self.unusable(ref.file, error) from error
             finally:
                 check.result()
                 if _identity(path.stat()) != before:
@@ -348,7 +297,7 @@ class Bundle:
                 file=ref.file,
             )
 
-    def _read(self, ref: FileRef) -> bytes:
+    def read(self, ref: FileRef) -> bytes:
         """Read a small file once and return those bytes if they have the recorded digest."""
         with self._open(ref) as file:
             content = io.BytesIO(file.read())
@@ -361,16 +310,9 @@ class Bundle:
         from safetensors.torch import load
 
         try:
-            return load(self._read(ref))
+            return load(self.read(ref))
         except SafetensorError as error:
-            raise self._unusable(ref.file, error) from error
-
-    def _check_golden(self, encoder: Encoder, text: str, expected: Sequence[float], precision: Precision) -> None:
-        """Embed the golden frame and compare."""
-        from virnuc_dagster.embedding.runner import embed
-
-        found = embed(encoder, ["golden frame"], [text], token_budget=1)[0]
-        self._compare(encoder.model_id, found, expected, precision)
+            raise self.unusable(ref.file, error) from error
 
     def _compare(self, what: str, found: torch.Tensor, expected: Sequence[float], precision: Precision) -> None:
         """Refuse a vector that is not the golden one."""
@@ -379,10 +321,44 @@ class Bundle:
         golden = torch.tensor(expected)
         off = float((found - golden).abs().max() / golden.abs().max().clamp_min(1e-6))
         if not off <= _GOLDEN_TOLERANCE[precision]:
-            raise self._unusable(what, f"the golden frame is off by {off:.2g} of its largest value")
+            raise self.unusable(what, f"the golden frame is off by {off:.2g} of its largest value")
 
-    def _unusable(self, what: str, why: object) -> BundleError:
+    def unusable(self, what: str, why: object) -> BundleError:
         """The error for a part that is intact but not what the bundle says."""
         return BundleError(
             f"bundle {self.name}, {what}: {why}", hint="the bundle was made wrongly; make it again", part=what
         )
+
+
+@dataclass(frozen=True)
+class _EncoderFiles:
+    """What an encoder of a bundle is loaded from (`registry.Source`)."""
+
+    bundle: Bundle
+    described: BundledEncoder
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def id(self) -> str:
+        return self.described.id
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.described.config
+
+    def read(self, name: str) -> bytes:
+        return self.bundle.read(self.described.files[name])
+
+    def pack(self, model: Any) -> Any:
+        """Give a network on the meta device its weights and make its fast form, which shares no memory with it."""
+        from virnuc_dagster.embedding.memory import keep_freed_memory
+
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        with self.bundle.mapped(self.described.weights) as tensors:
+            try:
+                model.load_published(tensors)
+            except BundleError as error:
+                raise self.bundle.unusable(self.id, error.message) from error
+            return model.pack(self.dtype, self.device)

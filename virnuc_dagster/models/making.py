@@ -19,9 +19,11 @@ from xxhash import xxh3_128
 
 from virnuc_dagster.checkpoints.errors import typed_os_errors
 from virnuc_dagster.classify.head import predict
+from virnuc_dagster.embedding.registry import encoder_of
 from virnuc_dagster.errors import BundleError
 from virnuc_dagster.files import exclusive, fsync_folder, make_folder, remove_abandoned, rename
 from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, open_bundle
+from virnuc_dagster.models.spec import as_written
 
 #: How the name of a bundle's folder ends while it is made.
 _PARTIAL = ".partial"
@@ -36,7 +38,7 @@ def make_bundle(output: Path, write_parts: Callable[[Path], dict[str, Any]]) -> 
 
     Args:
         output: Folder to make; must not exist.
-        write_parts: Writes the files into a folder and returns the description without `golden`.
+        write_parts: Writes the files into a folder and returns the description without `version` and `golden`.
 
     Raises:
         BundleError: The folder exists, or the bundle does not load.
@@ -96,8 +98,8 @@ def load_all(bundle: Bundle) -> None:
         BundleError: Something is not as recorded.
     """
     cpu = torch.device("cpu")
-    bundle.load_dnabert_s(cpu)
-    bundle.load_esm2(cpu)
+    for encoder in bundle.spec.encoders:
+        bundle.load_encoder(encoder.part, cpu)
     bundle.load_head(cpu)
     bundle.load_fallback()
 
@@ -107,15 +109,16 @@ def golden_of(bundle: Bundle) -> dict[str, Any]:
     from virnuc_dagster.embedding.runner import embed
 
     cpu = torch.device("cpu")
-    dna = embed(bundle.load_dnabert_s(cpu), ["golden"], [_GOLDEN_NUCLEOTIDE], token_budget=1)
-    protein = embed(bundle.load_esm2(cpu), ["golden"], [_GOLDEN_PROTEIN], token_budget=1)
-    score = predict(bundle.load_head(cpu), dna, protein)
+    texts = {"nucleotide": _GOLDEN_NUCLEOTIDE, "protein": _GOLDEN_PROTEIN}
+    vectors = {
+        part: embed(bundle.load_encoder(part, cpu), ["golden"], [texts[encoder_of(part).reads]], token_budget=1)
+        for part in [encoder.part for encoder in bundle.spec.encoders]
+    }
+    score = predict(bundle.load_head(cpu), vectors)
     fallback = bundle.load_fallback()
     return {
-        "nucleotide": _GOLDEN_NUCLEOTIDE,
-        "protein": _GOLDEN_PROTEIN,
-        "dnabert_s": dna[0].tolist(),
-        "esm2": protein[0].tolist(),
+        **texts,
+        "vectors": {part: vector[0].tolist() for part, vector in vectors.items()},
         "score": score[0].tolist(),
         **({"fallback": float(fallback.score([_GOLDEN_NUCLEOTIDE])[0])} if fallback else {}),
     }
@@ -130,5 +133,5 @@ def file_ref(path: Path) -> dict[str, str]:
 
 
 def write_spec(folder: Path, spec: dict[str, Any]) -> None:
-    """Write the description."""
-    (folder / SPEC_FILE).write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
+    """Write the description, in the oldest format that can say it."""
+    (folder / SPEC_FILE).write_text(json.dumps(as_written(spec), indent=1) + "\n", encoding="utf-8")

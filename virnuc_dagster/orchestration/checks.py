@@ -18,9 +18,8 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning, message=".*partiti
 from virnuc_dagster.orchestration.assets.report import ReportFolder  # noqa: E402
 from virnuc_dagster.orchestration.io_manager import CheckpointIOManager  # noqa: E402
 from virnuc_dagster.orchestration.partitions import batches, shards  # noqa: E402
-from virnuc_dagster.stages.batch import BATCH, FRAMES  # noqa: E402
 from virnuc_dagster.stages.keys import shard_checkpoint  # noqa: E402
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS  # noqa: E402
+from virnuc_dagster.stages.pipeline import BATCH, EMBEDDINGS, FRAMES, PREDICTIONS  # noqa: E402
 from virnuc_dagster.upkeep.health import (  # noqa: E402
     Verdict,
     check_alignment,
@@ -42,7 +41,8 @@ _DESCRIPTIONS = {
     HEALTH: "Are the vectors plausible? All finite, of similar length (within a factor of 10 of the shard's median), "
     "and no two different frames with the very same vector. A failure points at the model or the device, not the disk. "
     "`norm_min`, `norm_median` and `norm_max` are the lengths of the shortest, the middle and the longest vector.",
-    ALIGNMENT: "Do all stages hold the same frames? Ids of frames = DNABERT-S = ESM-2 = predictions, none missing, "
+    ALIGNMENT: "Do all stages hold the same frames? Ids of frames = "
+    f"{' = '.join(encoder.title for encoder in EMBEDDINGS.values())} = predictions, none missing, "
     "none twice, so that no score can belong to another frame.",
     PROBABILITIES: "Do P(others) and P(virus) of each frame lie in 0..1 and sum to 1?",
     CONSERVATION: "Is nothing lost between input and report? Every input sequence once, in order, every frame counted, "
@@ -66,8 +66,6 @@ def _specs(
 
 
 def _embedding_checks(asset: str) -> dg.AssetChecksDefinition:
-    column = "nucleotide" if asset == DNABERT_S else "protein"
-
     @dg.multi_asset_check(
         name=f"{asset}_checks", specs=_specs(asset, (INTEGRITY, HEALTH), shards, (INTEGRITY, HEALTH)), can_subset=True
     )
@@ -81,7 +79,7 @@ def _embedding_checks(asset: str) -> dg.AssetChecksDefinition:
                 yield HEALTH, Verdict(False, f"not examined: {whole.reason}")
                 return
             frames = checkpoints.store.load(shard_checkpoint(FRAMES, shard))
-            text = dict(zip(frames["ids"], frames[column], strict=True))
+            text = dict(zip(frames["ids"], frames[EMBEDDINGS[asset].reads], strict=True))
             yield HEALTH, check_embeddings(payload, [text.get(frame, "") for frame in payload["ids"]])
 
         yield from _evaluate(context, examine)
@@ -138,8 +136,7 @@ def batch_report_checks(
 
 
 ALL = [
-    sequence_batch_checks, _embedding_checks(DNABERT_S), _embedding_checks(ESM2), predictions_checks,
-    batch_report_checks,
+    sequence_batch_checks, *map(_embedding_checks, EMBEDDINGS), predictions_checks, batch_report_checks,
 ]  # fmt: skip
 
 
@@ -259,7 +256,7 @@ def red_partitions(instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckK
 
 def keys_of_embedding_checks() -> list[dg.AssetCheckKey]:
     """The checks without which no prediction is made of an embedding."""
-    return [dg.AssetCheckKey(dg.AssetKey(stage), name) for stage in (DNABERT_S, ESM2) for name in (INTEGRITY, HEALTH)]
+    return [dg.AssetCheckKey(dg.AssetKey(stage), name) for stage in EMBEDDINGS for name in (INTEGRITY, HEALTH)]
 
 
 def integrity_key(stage: str) -> dg.AssetCheckKey:

@@ -16,10 +16,8 @@ from virnuc_dagster.inbox.ledger import Ledger
 from virnuc_dagster.orchestration.instance import CONFIG_NAME, open_instance
 from virnuc_dagster.orchestration.partitions import batches, shards
 from virnuc_dagster.report import paths
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.keys import batch_of, is_batch_key, is_shard_key
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
-from virnuc_dagster.upkeep.audit import COMPUTED
+from virnuc_dagster.stages.pipeline import BATCH, FRAMES, SEQUENCES, SHARD_STAGES, STAGES
 
 #: Batch -> stage -> shards (or the batch itself) that were stored once and are missing.
 Losses = Mapping[str, Mapping[str, list[str]]]
@@ -35,7 +33,7 @@ def find_losses(instance: dg.DagsterInstance, store: CheckpointStore, home: Path
     """
     wanted = {*_of_instance(instance), *_of_ledger(home), *_of_reports(home / "reports")}
     found: dict[str, dict[str, list[str]]] = {}
-    for stage in (SEQUENCES, *COMPUTED):
+    for stage in STAGES:
         lacking = {key for key in wanted if key.stage == stage}
         if lacking:
             lacking -= set(store.list(stage))
@@ -82,7 +80,7 @@ def _of_instance(instance: dg.DagsterInstance) -> Iterator[CheckpointKey]:
     cut = known & instance.get_materialized_partitions(dg.AssetKey(BATCH))
     for batch in cut:
         yield from (CheckpointKey(stage, batch, batch) for stage in (SEQUENCES, BATCH))
-    for stage in (DNABERT_S, ESM2, PREDICTIONS):
+    for stage in SHARD_STAGES:
         made = instance.get_materialized_partitions(dg.AssetKey(stage))
         yield from (CheckpointKey(stage, batch_of(shard), shard) for shard in of_batch if shard in made)
     yield from (CheckpointKey(FRAMES, batch_of(shard), shard) for shard in of_batch if batch_of(shard) in cut)

@@ -19,23 +19,15 @@ from dagster._core.utils import make_new_run_id
 from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
 from virnuc_dagster.home.written_by import process_tags
-from virnuc_dagster.orchestration.assets import (
-    batch_report,
-    dnabert_s_embeddings,
-    esm2_embeddings,
-    predictions,
-    sequence_batch,
-)
+from virnuc_dagster.orchestration.assets import SHARD_ASSETS, batch_report, sequence_batch
 from virnuc_dagster.orchestration.assets.embeddings import GPU_POOL
 from virnuc_dagster.orchestration.instance import clear_dead_runs, slot_holders
 from virnuc_dagster.orchestration.partitions import batches
-from virnuc_dagster.stages.batch import BATCH
 from virnuc_dagster.stages.keys import batch_checkpoint
+from virnuc_dagster.stages.pipeline import BATCH, COMPUTED
 from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.space import check_space
-from virnuc_dagster.upkeep.audit import COMPUTED, read_stage, set_aside
-
-SHARD_ASSETS = (dnabert_s_embeddings, esm2_embeddings, predictions)
+from virnuc_dagster.upkeep.audit import read_stage, set_aside
 
 
 @dataclass
@@ -54,7 +46,7 @@ class Runner:
         definitions: The assets with the resources of this call.
         instance: The Dagster instance that records the runs.
         store: The checkpoint store that the assets use.
-        stages: What the shard assets compute.
+        stages: What is computed of shards, one after the other.
         note: Told what the user should know.
     """
 
@@ -63,6 +55,10 @@ class Runner:
     store: CheckpointStore
     stages: Sequence[ShardStage]
     note: Callable[[str], None]
+
+    @property
+    def _assets(self) -> list[dg.AssetsDefinition]:
+        return [SHARD_ASSETS[stage.name] for stage in self.stages]
 
     def run_batch(self, batch: str) -> BatchRun:
         """Bring a batch from stored sequences to its report; finished shards are not computed again.
@@ -101,7 +97,7 @@ class Runner:
         if keys:
             check_space(self.store, self.stages, keys, self.note)
             self._wait_for_slot()
-            self._run([dnabert_s_embeddings, esm2_embeddings], _range_tags(keys))
+            self._run(self._assets, _range_tags(keys))
         return keys
 
     def cut_batch(self, batch: str, done: BatchRun | None = None) -> list[str]:
@@ -120,11 +116,11 @@ class Runner:
         """
         self._wait_for_slot()
         try:
-            done.run_ids["shards"] = self._run(list(SHARD_ASSETS), tags)
+            done.run_ids["shards"] = self._run(self._assets, tags)
             return
         except ShardsFailedError as error:
             self.note(f"{error.message}\ngoing on with the other shards")
-        for asset in SHARD_ASSETS:
+        for asset in self._assets:
             self._wait_for_slot()
             try:
                 done.run_ids[asset.key.path[-1]] = self._run([asset], tags)

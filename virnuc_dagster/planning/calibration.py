@@ -5,17 +5,19 @@ A rate belongs to a bundle, a device, a precision and a number of threads; other
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virnuc_dagster.embedding.registry import ENCODERS, encoder_of
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.files import make_folder, write_atomic
 from virnuc_dagster.sequences.sampling import Counts
 
 if TYPE_CHECKING:
+    from virnuc_dagster.embedding.runner import Encoder
     from virnuc_dagster.models.bundle import Bundle
     from virnuc_dagster.stages.shards import ComputeOptions
 
@@ -58,8 +60,7 @@ class Calibration:
         precision: Number format.
         threads: CPU threads.
         frames: Frames that were embedded.
-        dnabert_s: Its rate, letters are bases.
-        esm2: Its rate, letters are residues.
+        rates: Part of an encoder -> its rate; letters are what it reads, bases or residues.
     """
 
     measured_at: str
@@ -68,20 +69,20 @@ class Calibration:
     precision: str
     threads: int
     frames: int
-    dnabert_s: EncoderRate
-    esm2: EncoderRate
+    rates: Mapping[str, EncoderRate]
 
     def seconds(self, counts: Counts) -> dict[str, float]:
         """Estimate seconds of each encoder for an input."""
-        return {
-            "dnabert_s": self.dnabert_s.seconds_for(counts.nucleotides),
-            "esm2": self.esm2.seconds_for(counts.residues),
-        }
+        letters = {"nucleotide": counts.nucleotides, "protein": counts.residues}
+        return {part: rate.seconds_for(letters[encoder_of(part).reads]) for part, rate in self.rates.items()}
+
+
+_OF_A_RUN = [of.name for of in fields(Calibration) if of.name != "rates"]
 
 
 def key_of(bundle: "Bundle", device: str, precision: str, threads: int) -> str:
     """Name what a measurement is of."""
-    weights = [bundle.spec.dnabert_s.weights.sha256[:12], bundle.spec.esm2.weights.sha256[:12]]
+    weights = [encoder.weights.sha256[:12] for encoder in bundle.spec.encoders]
     return "/".join([bundle.name, *weights, device, precision, str(threads)])
 
 
@@ -89,8 +90,8 @@ def stored(home: Path, key: str) -> Calibration | None:
     """Read the measurement kept in a home, if there is one; a damaged file counts as none."""
     try:
         facts = json.loads((home / FILE).read_bytes())[key]
-        rates = {name: EncoderRate(**facts[name]) for name in ("dnabert_s", "esm2")}
-        return Calibration(**{**facts, **rates})
+        rates = {of.part: EncoderRate(**facts[of.part]) for of in ENCODERS if of.part in facts}
+        return Calibration(**{name: facts[name] for name in _OF_A_RUN}, rates=rates)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -102,7 +103,9 @@ def keep(home: Path, key: str, measured: Calibration) -> None:
     except (OSError, ValueError, TypeError):
         known = {}
     make_folder(home)
-    write_atomic(home / FILE, (json.dumps(known | {key: asdict(measured)}, indent=2) + "\n").encode())
+    facts = asdict(measured)
+    rates = facts.pop("rates")  # beside the rest, as ever
+    write_atomic(home / FILE, (json.dumps(known | {key: facts | rates}, indent=2) + "\n").encode())
 
 
 def measure(
@@ -122,15 +125,19 @@ def measure(
     if not texts:
         raise InputError("no open frame was found to measure with", hint="nothing of this input will be embedded")
     device = options.make_ready()
-    dna, dna_frames = _rate(bundle.load_dnabert_s(device, options.precision), [t[0] for t in texts], options, seconds)
-    protein, frames = _rate(bundle.load_esm2(device, options.precision), [t[1] for t in texts], options, seconds)
+    columns = dict(zip(("nucleotide", "protein"), zip(*texts, strict=True), strict=True))
+    rates, frames = {}, []
+    for part in [encoder.part for encoder in bundle.spec.encoders]:
+        encoder = bundle.load_encoder(part, device, options.precision)
+        rates[part], embedded = _rate(encoder, columns[encoder_of(part).reads], options, seconds)
+        frames.append(embedded)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Calibration(
-        now, bundle.name, str(device), options.precision, options.threads, min(frames, dna_frames), dna, protein
-    )
+    return Calibration(now, bundle.name, str(device), options.precision, options.threads, min(frames), rates)
 
 
-def _rate(encoder: object, texts: list[str], options: "ComputeOptions", seconds: float) -> tuple[EncoderRate, int]:
+def _rate(
+    encoder: "Encoder", texts: Sequence[str], options: "ComputeOptions", seconds: float
+) -> tuple[EncoderRate, int]:
     """Feed parts of growing size until about that time is used; the texts come round again if they do not last."""
     from virnuc_dagster.embedding.runner import embed_tokenized, tokenize
 
@@ -140,9 +147,9 @@ def _rate(encoder: object, texts: list[str], options: "ComputeOptions", seconds:
     while spent < seconds:
         part = [texts[(at + index) % len(texts)] for index in range(min(size, len(texts)))]
         at += len(part)
-        ready = tokenize(encoder, [str(i) for i in range(len(part))], part)  # type: ignore[arg-type]
+        ready = tokenize(encoder, [str(i) for i in range(len(part))], part)
         began = time.monotonic()
-        embed_tokenized(encoder, ready, token_budget=options.token_budget)  # type: ignore[arg-type]
+        embed_tokenized(encoder, ready, token_budget=options.token_budget)
         took = time.monotonic() - began
         size = min(2 * size, 2_048) if took < seconds / 4 else size
         if spent < 0:

@@ -3,12 +3,11 @@
 The constants are measured, each by the command named with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from virnuc_dagster.sequences.sampling import Counts
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+from virnuc_dagster.stages.pipeline import BATCH, EMBEDDINGS, FRAMES, PREDICTIONS, SEQUENCES, STAGES
 
 #: Partitions of one asset up to which Dagster's documentation recommends to stay; the UI gets slow beyond.
 PARTITIONS_MAX = 100_000
@@ -34,12 +33,8 @@ EVENTS_A_SHARD, DATABASE_BYTES_A_SHARD = 9, 72_000
 OVERHEAD_SECONDS_A_SHARD = 0.07
 
 
-@dataclass(frozen=True)
-class Widths:
-    """Columns of the two embeddings."""
-
-    dnabert_s: int
-    esm2: int
+#: Stage of embeddings -> its columns.
+Widths = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -82,11 +77,10 @@ def bytes_of_stages(counts: Counts, shards: int, widths: Widths) -> dict[str, in
         SEQUENCES: names + counts.bases + counts.header_letters + 2 * TEXT_BYTES * counts.sequences,
         BATCH: names + counts.sequences * _MANIFEST_COUNTS * _COUNT_BYTES + shards * _SHARD_NAME_BYTES,
         FRAMES: ids + texts,
-        DNABERT_S: ids + counts.frames * widths.dnabert_s * _NUMBER_BYTES,
-        ESM2: ids + counts.frames * widths.esm2 * _NUMBER_BYTES,
+        **{stage: ids + counts.frames * width * _NUMBER_BYTES for stage, width in widths.items()},
         PREDICTIONS: ids + counts.frames * 2 * _NUMBER_BYTES,
     }
-    found = {stage: size + FILE_BYTES * (1 if stage in (SEQUENCES, BATCH) else shards) for stage, size in found.items()}
+    found = {stage: size + FILE_BYTES * (shards if STAGES[stage].of == "shard" else 1) for stage, size in found.items()}
     mean_id = counts.frame_id_letters // max(counts.frames, 1)
     tables = counts.frames * (_FRAME_ROWS_BYTES + 2 * mean_id) + counts.windows * (_WINDOW_ROWS_BYTES + 2 * mean_id)
     return found | {"reports": tables + counts.bases + counts.header_letters + _PROVENANCE_BYTES * shards}
@@ -114,7 +108,7 @@ def advise(frames: int, widths: Widths, *, registered: int, at_least: int = SHAR
     Returns:
         The advice; if no size is enough, the largest that memory allows.
     """
-    widest = max(widths.dnabert_s, widths.esm2) * _NUMBER_BYTES
+    widest = max(widths.values()) * _NUMBER_BYTES
     sizes = [s for s in SHARD_SIZES if s >= at_least and s * widest <= SHARD_BYTES_MAX] or [at_least]
     room = max(PARTITIONS_MAX - registered, 0)
     wanted = next((s for s in sizes if shards_of(frames, s) * INPUTS_A_HOME <= room), sizes[-1])
@@ -138,7 +132,7 @@ class Scale:
         events: In Dagster's database.
         database_bytes: Its growth, in SQLite.
         overhead_hours: What the platform takes, one run after the other.
-        gpu_hours: What the encoders take at `GPU_TOKENS_PER_SECOND`.
+        gpu_hours: What the encoders take at the speed assumed of them.
     """
 
     counts: Counts
@@ -151,12 +145,9 @@ class Scale:
 
 
 #: The published widths, and what a frame of a 500-base window is on average: windows that it takes to find one,
-#: bases, residues, letters of its id; and its tokens with both special ones (DNABERT-2's tokeniser: about 4.9 bases).
-PUBLISHED = Widths(768, 2560)
+#: bases, residues, letters of its id. Tokens and their number a second are in the table of the encoders.
+PUBLISHED = {stage: encoder.typical.dim for stage, encoder in EMBEDDINGS.items() if encoder.typical}
 WINDOWS_A_FRAME, NUCLEOTIDES, RESIDUES, ID_LETTERS = 2.4, 495, 165, 25
-TOKENS_A_FRAME = {DNABERT_S: 103, ESM2: 167}
-#: Assumed of one GPU, not measured: tokens a second of DNABERT-S (113 M parameters in products) and ESM-2 3B (2.8 G).
-GPU_TOKENS_PER_SECOND = {DNABERT_S: 300_000, ESM2: 15_000}
 
 
 def at_scale(frames: int, window_length: int = 500) -> Scale:
@@ -175,7 +166,8 @@ def at_scale(frames: int, window_length: int = 500) -> Scale:
     )
     advice = advise(frames, PUBLISHED, registered=0)
     sizes = bytes_of_stages(counts, advice.shards, PUBLISHED)
-    seconds = sum(frames * TOKENS_A_FRAME[stage] / rate for stage, rate in GPU_TOKENS_PER_SECOND.items())
+    published = [encoder.typical for encoder in EMBEDDINGS.values() if encoder.typical]
+    seconds = sum(frames * typical.tokens / typical.tokens_per_second for typical in published)
     return Scale(
         counts=counts,
         advice=advice,

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virnuc_dagster.classify.consensus import Reason, Verdict
+from virnuc_dagster.embedding.registry import ENCODERS
 from virnuc_dagster.models.spec import Thresholds
 from virnuc_dagster.report import paths, rows, tables
 from virnuc_dagster.report.embedding_map import EmbeddingMap
@@ -29,11 +30,10 @@ STILL_ROWS = 100
 _SCRIPTS = ("data.js", "table.js", "trace.js", "figures.js", "main.js")
 _MAP_STEPS = 4095
 
-_CITATION = """
+_CITATION = f"""
 <p>The method: Li J. et al., <em>VirNucPro: an identifier for the identification of viral short sequences using
 six-frame translation and large language models</em>, Briefings in Bioinformatics 2025, 26(3), bbaf224.</p>
-<p>Its encoders: Zhou Z. et al., <em>DNABERT-S</em>, arXiv:2402.08777; Lin Z. et al., <em>Evolutionary-scale prediction
-of atomic-level protein structure with a language model</em> (ESM-2), Science 2023, 379, 1123-1130.</p>
+<p>Its encoders: {"; ".join(encoder.citation for encoder in ENCODERS if encoder.citation)}.</p>
 <p>Name the model bundle, its digests and the version of virnuc-dagster given above.</p>"""
 
 

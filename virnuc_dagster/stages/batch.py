@@ -23,9 +23,11 @@ from virnuc_dagster.checkpoints import (
 )
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.keys import batch_checkpoint, batch_key, earlier_batch_key, shard_checkpoint, shard_key
+from virnuc_dagster.stages.pipeline import BATCH as BATCH
+from virnuc_dagster.stages.pipeline import FRAMES as FRAMES
+from virnuc_dagster.stages.pipeline import SEQUENCES as SEQUENCES
 from virnuc_dagster.stages.records import RecordMemory, Records
 
-SEQUENCES, FRAMES, BATCH = "sequences", "frames", "sequence_batch"
 #: Raised when the numbers or texts of windows and frames change.
 METHOD_VERSION = 1
 _SCAN_BASES = 4_000_000

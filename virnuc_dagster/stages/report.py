@@ -77,7 +77,8 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
     del source  # the largest thing in memory, and no longer needed
     imported = imported_shards(records, stage, shards)
     summary = gathered.counts.summary() | ({"imported_shards": len(imported)} if imported else {})
-    found = sample_map(store, manifest, [shard for shard, current in shards.items() if current], level)
+    current = [shard for shard, is_current in shards.items() if is_current]
+    found = sample_map(store, manifest, current, [of.name for of in stage.inputs], level)
     content = PageContent(
         summary,
         gathered.rows,

@@ -6,6 +6,7 @@ from typing import Any
 
 from virnuc_dagster import __version__
 from virnuc_dagster.checkpoints import CheckpointKey, Payload
+from virnuc_dagster.embedding.registry import encoder_of
 from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
 from virnuc_dagster.stages.records import Records
@@ -27,8 +28,7 @@ def report_facts(
     facts = {
         "bundle": spec.name,
         "about the bundle": spec.description,
-        "DNABERT-S": _part(spec.dnabert_s),
-        "ESM-2": _part(spec.esm2),
+        **{encoder_of(encoder.part).title: _part(encoder) for encoder in spec.encoders},
         "head (sha256)": spec.head.weights.sha256,
         **({"fallback (sha256)": spec.fallback.weights.sha256} if spec.fallback else {}),
         "verdicts": f"viral from {limits.viral}, non-viral up to {limits.non_viral}; uncertain under "

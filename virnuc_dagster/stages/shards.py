@@ -1,4 +1,4 @@
-"""The stages that work shard by shard: both embeddings and the predictions.
+"""The stages that work shard by shard: the embeddings and the predictions.
 
 Each stage says what provenance it wants for a shard (from small records, without loading a tensor) and computes the
 shard. Whether a shard is computed at all, and when it is saved, is decided in `ensure`.
@@ -7,7 +7,7 @@ shard. Whether a shard is computed at all, and when it is saved, is decided in `
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from virnuc_dagster.checkpoints import (
     CheckpointKey,
@@ -22,8 +22,9 @@ from virnuc_dagster.checkpoints import (
 from virnuc_dagster.embedding.device import Precision, resolve_device, set_threads
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.pipeline import EMBEDDINGS, FRAMES
+from virnuc_dagster.stages.pipeline import PREDICTIONS as PREDICTIONS
 from virnuc_dagster.stages.records import Records
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
     from virnuc_dagster.embedding.runner import Encoder, Tokenized
     from virnuc_dagster.models.bundle import Bundle
-
-DNABERT_S, ESM2, PREDICTIONS = "dnabert_s_embeddings", "esm2_embeddings", "predictions"
-
 
 #: What is known of vectors that another program computed; the rest of the provenance cannot be compared.
 IMPORTED = "imported"
@@ -127,7 +125,7 @@ class EmbeddingStage:
     """One encoder over the frames of a shard (method.md §4).
 
     Args:
-        name: `dnabert_s_embeddings` or `esm2_embeddings`.
+        name: One of `pipeline.EMBEDDINGS`.
         store: Where frames are read.
         bundle: Holds the encoder.
         options: Device, precision, token budget.
@@ -141,21 +139,19 @@ class EmbeddingStage:
 
     def __init__(self, name: str, store: CheckpointStore, bundle: "Bundle", options: ComputeOptions) -> None:
         self.name, self.store, self.bundle, self.options = name, store, bundle, options
-        self.part: Literal["dnabert_s", "esm2"] = "dnabert_s" if name == DNABERT_S else "esm2"
-        self.column = "nucleotide" if name == DNABERT_S else "protein"
+        self.part, self.column = EMBEDDINGS[name].part, EMBEDDINGS[name].reads
         self.token_budget = options.token_budget
         self.tokens = 0
 
     @property
     def dim(self) -> int:
         """Width of the encoder's vectors."""
-        return int(getattr(self.bundle.spec, self.part).dim)
+        return self.bundle.spec.encoder(self.part).dim
 
     @cached_property
     def encoder(self) -> "Encoder":
         """The encoder, loaded at first use: a run that reuses every shard loads no model."""
-        load = self.bundle.load_dnabert_s if self.part == "dnabert_s" else self.bundle.load_esm2
-        return load(self.options.make_ready(), self.options.precision)
+        return self.bundle.load_encoder(self.part, self.options.make_ready(), self.options.precision)
 
     def reads(self, shard: str) -> list[CheckpointKey]:
         """The frames of the shard."""
@@ -222,7 +218,12 @@ class PredictionStage:
 
     def __init__(self, store: CheckpointStore, bundle: "Bundle", options: ComputeOptions) -> None:
         self.store, self.bundle, self.options = store, bundle, options
-        self.inputs = [EmbeddingStage(name, store, bundle, options) for name in (DNABERT_S, ESM2)]
+        parts = {encoder.part for encoder in bundle.spec.encoders}
+        self.inputs = [
+            EmbeddingStage(name, store, bundle, options)
+            for name, encoder in EMBEDDINGS.items()
+            if encoder.part in parts
+        ]
 
     @cached_property
     def head(self) -> Any:
@@ -230,11 +231,11 @@ class PredictionStage:
         return self.bundle.load_head(self.options.make_ready())
 
     def reads(self, shard: str) -> list[CheckpointKey]:
-        """Both embeddings of the shard, and its frames."""
+        """The embeddings of the shard, and its frames."""
         return [shard_checkpoint(name, shard) for name in (FRAMES, *(stage.name for stage in self.inputs))]
 
     def wanted(self, shard: str, records: Records) -> dict[str, Any]:
-        """Content digests of both embeddings and of the head.
+        """Content digests of the embeddings and of the head.
 
         Raises:
             CheckpointMissingError: An embedding is not there yet.
@@ -255,35 +256,39 @@ class PredictionStage:
             contents[stage.name] = record.content["data"]
         return {"method_version": self.METHOD_VERSION, "inputs": contents, **self.bundle.provenance("head")}
 
-    def prepare(self, shard: str) -> tuple[list[str], "torch.Tensor", "torch.Tensor"]:
-        """Frame ids, and both embeddings of each frame, (N, D) each.
+    def prepare(self, shard: str) -> tuple[list[str], "dict[str, torch.Tensor]"]:
+        """Frame ids, and each encoder's embeddings of these frames, (N, D) each.
 
         Raises:
             CheckpointError: An embedding is damaged.
-            StaleError: The two embeddings do not hold the same frames.
+            StaleError: The embeddings do not hold the same frames.
         """
-        dna, protein = (
-            self.store.load(shard_checkpoint(stage.name, shard), self.options.level) for stage in self.inputs
-        )
-        frames = _record(self.store, FRAMES, shard).rows
-        rows = {frame: row for row, frame in enumerate(protein["ids"])}
-        if rows.keys() != set(dna["ids"]) or len(rows) != frames:
+        loaded = [self.store.load(shard_checkpoint(stage.name, shard), self.options.level) for stage in self.inputs]
+        frames, ids = _record(self.store, FRAMES, shard).rows, loaded[0]["ids"]
+        rows = [{frame: row for row, frame in enumerate(payload["ids"])} for payload in loaded]
+        if any(of.keys() != rows[0].keys() for of in rows) or not frames == len(rows[0]) == len(ids):
+            found = ", ".join(
+                f"{len(payload['ids'])} rows of {stage.name}"
+                for stage, payload in zip(self.inputs, loaded, strict=True)
+            )
             raise StaleError(
-                f"{shard}: {frames} frames, {len(dna['ids'])} DNABERT-S rows and {len(rows)} ESM-2 rows do not match",
-                hint="materialize both embeddings of this shard again",
+                f"{shard}: {frames} frames and {found} do not match",
+                hint="materialize the embeddings of this shard again",
                 stage=PREDICTIONS,
                 shard=shard,
             )
-        order = [rows[frame] for frame in dna["ids"]]
-        return dna["ids"], dna["data"].float(), protein["data"].float()[order]
+        return ids, {
+            stage.part: payload["data"].float()[[of[frame] for frame in ids] if payload["ids"] != ids else ...]
+            for stage, payload, of in zip(self.inputs, loaded, rows, strict=True)
+        }
 
-    def compute(self, inputs: tuple[list[str], "torch.Tensor", "torch.Tensor"], progress: Progress) -> Payload:
+    def compute(self, inputs: tuple[list[str], "dict[str, torch.Tensor]"], progress: Progress) -> Payload:
         """P(others), P(virus) of each frame, (N, 2) float32, in the order of the frames."""
         from virnuc_dagster.classify.head import predict
 
         self.options.make_ready()
-        ids, dna, protein = inputs
-        scores = predict(self.head, dna, protein)
+        ids, embeddings = inputs
+        scores = predict(self.head, embeddings)
         progress.advance(self.name, len(ids))
         return {"ids": ids, "data": scores}
 

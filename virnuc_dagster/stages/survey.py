@@ -173,8 +173,7 @@ def ranges(shards: Sequence[str], due: Sequence[str], longest: int) -> list[tupl
 def wanted_digest(bundle: "Bundle", precision: Precision) -> str:
     """A digest of everything that decides a run's numbers: what failed with it may work with another."""
     facts = {
-        "dnabert_s": bundle.provenance("dnabert_s", precision),
-        "esm2": bundle.provenance("esm2", precision),
+        **{encoder.part: bundle.provenance(encoder.part, precision) for encoder in bundle.spec.encoders},
         "head": bundle.provenance("head"),
         "verdicts": bundle.verdict_provenance(),
     }

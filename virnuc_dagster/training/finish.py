@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from virnuc_dagster.classify.consensus import KNOWN_BASES, Source, WindowScore, evidence
 from virnuc_dagster.classify.fallback import FallbackModel, LabelledWindows, calibration_line, fit_fallback
-from virnuc_dagster.classify.head import Head, predict
+from virnuc_dagster.classify.head import Head, in_order, predict
 from virnuc_dagster.classify.roll_up import ROLL_UPS
 from virnuc_dagster.sequences.windows import window_spans
 from virnuc_dagster.training.frames import FrameSet, balanced_weights
@@ -36,17 +36,21 @@ class Part:
     Attributes:
         records: Its records.
         frames: Their frames, cut without shifts.
-        dna, protein: Embeddings, row i of frame i.
+        embeddings: Part of an encoder -> embeddings, row i of frame i.
     """
 
     records: list[Record]
     frames: FrameSet
-    dna: torch.Tensor
-    protein: torch.Tensor
+    embeddings: Mapping[str, torch.Tensor]
+
+    @property
+    def joined(self) -> torch.Tensor:
+        """What the head is given, (N, F)."""
+        return torch.cat(in_order(self.embeddings), dim=1)
 
     def windows(self, head: Head, fallback: FallbackModel | None, window_length: int) -> list[list[WindowScore]]:
         """Score the windows of each record."""
-        scores = predict(head, self.dna, self.protein)
+        scores = predict(head, self.embeddings)
         windows = list(windows_of(self.records, self.frames, scores, window_length))
         if fallback:
             fill_in(self.records, windows, fallback)

@@ -43,10 +43,10 @@ def train_head(
     """
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
-    features = torch.cat((fit.dna, fit.protein), dim=1)
+    features = fit.joined
     mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
     features = (features - mean) / deviation
-    of_dev = (torch.cat((dev.dna, dev.protein), dim=1) - mean) / deviation
+    of_dev = (dev.joined - mean) / deviation
     head, truth = Head(features.shape[1], hidden), torch.from_numpy(fit.frames.virus).long()
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
     weight, best, curve = torch.from_numpy(fit.frames.weight), {}, []

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from virnuc_dagster.embedding.registry import encoder_of
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.files import write_atomic
@@ -102,7 +103,7 @@ class Crops:
 
     def __init__(self, task: Task, random: torch.Generator) -> None:
         self._task, self._random = task, random
-        frames, dna = task.fit, task.part == "dnabert_s"
+        frames, dna = task.fit, encoder_of(task.part).reads == "nucleotide"
         self._tokens = torch.from_numpy(frames.codons if dna else frames.residues)
         self._start, self._length = torch.from_numpy(frames.start), torch.from_numpy(frames.length)
         self._virus, self._kinds = torch.from_numpy(frames.virus).long(), torch.from_numpy(task.kinds)
@@ -298,6 +299,6 @@ def member_logits(member: Member, frames: FrameSet) -> NDArray[np.float64]:
 
 def member_vectors(member: Member, frames: FrameSet) -> torch.Tensor:
     """Embed whole frames as the product does, float32 (N, D)."""
-    texts = frames.nucleotide if member.part == "dnabert_s" else frames.protein
+    texts = frames.nucleotide if encoder_of(member.part).reads == "nucleotide" else frames.protein
     ids = [str(i) for i in range(len(texts))]
     return embed(member.as_encoder(), ids, texts, token_budget=TOKEN_BUDGET)

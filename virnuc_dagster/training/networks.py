@@ -63,6 +63,7 @@ class Member(nn.Module):
     """
 
     part: Part
+    model_id: str
     encoder: DnabertSModel | Esm2Model
 
     def __init__(self, size: Size, kinds: int, tokens: int) -> None:
@@ -96,6 +97,10 @@ class Member(nn.Module):
     @abstractmethod
     def as_encoder(self) -> DnabertSEncoder | Esm2Encoder:
         """Pack the encoder for inference, as the product uses it."""
+
+    def files(self) -> dict[str, str]:
+        """The text of each further file that the encoder needs (`registry.EncoderSpec.files`)."""
+        return {}
 
     mask: int
     first_token: int
@@ -154,7 +159,7 @@ class PairEmbedding(nn.Module):
 class CodonMember(Member):
     """The DNABERT-S architecture on pairs of codons."""
 
-    part = "dnabert_s"
+    part, model_id = "dnabert_s", "virnuc-codon-pairs"
     mask, first_token = SPECIAL.index("[MASK]"), FIRST_PAIR
 
     def __init__(self, size: Size, kinds: int) -> None:
@@ -200,11 +205,15 @@ class CodonMember(Member):
         """Do what `Member` says."""
         return DnabertSEncoder(self.plain().pack(torch.float32, _CPU), codon_tokenizer(), self.part, _CPU)
 
+    def files(self) -> dict[str, str]:
+        """See `Member`."""
+        return {"tokenizer": codon_tokenizer().to_str(pretty=True)}
+
 
 class ProteinMember(Member):
     """The ESM-2 architecture."""
 
-    part = "esm2"
+    part, model_id = "esm2", "virnuc-protein"
     mask, first_token = ALPHABET.index("<mask>"), ALPHABET.index("L")
 
     def __init__(self, size: Size, kinds: int) -> None:

@@ -28,8 +28,8 @@ from virnuc_dagster.training.writing import Result, write_documents, write_parts
 
 HIDDEN, EPOCHS = 512, 100
 """Hidden layer of a head for existing encoders, as the published ones have it; and its most epochs."""
-Vectors = tuple[list[str], torch.Tensor, torch.Tensor]
-"""Frame ids, DNABERT-S embeddings (N, Dd), ESM-2 embeddings (N, Dp)."""
+Vectors = tuple[list[str], dict[str, torch.Tensor]]
+"""Frame ids, and the embeddings (N, D) of each encoder."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def train_all(records: list[Record], options: EncoderOptions, wanted: Wanted, pr
 
     def part(records: list[Record]) -> Part:
         frames = frames_of(records, options.window_length)
-        return Part(records, frames, *(member_vectors(trained.members[name], frames) for name in ("dnabert_s", "esm2")))
+        return Part(records, frames, {name: member_vectors(of, frames) for name, of in trained.members.items()})
 
     facts = {"options": dataclasses.asdict(options), "curves": trained.curves, "factors": trained.factors}
     bundle = _finish(data, part, trained.head, trained.members, options.window_length, wanted, facts)
@@ -94,13 +94,13 @@ def train_head_only(
     """
     window_length = encoders.spec.window_length
     data = Data.of(records, seed, window_length)
-    ids, dna, protein = vectors
+    ids, embeddings = vectors
     rows = {name: row for row, name in enumerate(ids)}
 
     def part(records: list[Record]) -> Part:
         frames = frames_of(records, window_length)
         mine = [rows[name] for name in frames.ids]
-        return Part(records, frames, dna[mine].float(), protein[mine].float())
+        return Part(records, frames, {name: of[mine].float() for name, of in embeddings.items()})
 
     fit, dev = part(data.fit), part(data.dev)
     require_both_classes(fit.frames, "to learn from")
@@ -113,8 +113,7 @@ def train_head_only(
 
     progress.start("train_head", 0, epochs)
     head = train_head(fit, dev, hidden=HIDDEN, seed=seed, epochs=epochs, on_epoch=on_epoch)
-    joined = torch.cat((dev.dna, dev.protein), dim=1)
-    factors, shift = stack(log_odds(head, joined)[:, None], dev.frames.virus, dev.frames.weight)
+    factors, shift = stack(log_odds(head, dev.joined)[:, None], dev.frames.virus, dev.frames.weight)
     head = join_heads([head], factors, shift)
     facts = {
         "options": {"seed": seed, "epochs": epochs, "hidden": HIDDEN, "window_length": window_length},

@@ -14,12 +14,11 @@ from virnuc_dagster.classify.fallback import FallbackModel
 from virnuc_dagster.classify.head import Head
 from virnuc_dagster.models.bundle import Bundle
 from virnuc_dagster.models.making import file_ref
-from virnuc_dagster.models.spec import FORMAT_VERSION, BundleSpec
+from virnuc_dagster.models.spec import FIRST_VERSION, BundleSpec
 from virnuc_dagster.training.card import model_card
 from virnuc_dagster.training.curves import curves_svg
 from virnuc_dagster.training.data import Data
 from virnuc_dagster.training.networks import Member, Part
-from virnuc_dagster.training.tokens import codon_tokenizer
 
 _TOTALS = ("n", "coverage", "accuracy", "balanced_accuracy", "auroc")
 
@@ -62,14 +61,14 @@ def write_parts(folder: Path, name: str, encoders: dict[Part, Member] | Bundle, 
     fallback.write_bytes(result.fallback.to_bytes())
     return {
         "format": "virnuc-bundle",
-        "version": FORMAT_VERSION,
+        "version": FIRST_VERSION,
         "name": name,
         "description": result.description,
         "licence": encoders.spec.licence if isinstance(encoders, Bundle) else "MIT",
         "window_length": result.window_length,
         "thresholds": result.thresholds,
         "roll_up": result.roll_up,
-        **described,
+        "encoders": described,
         "head": {
             "features": result.head.hidden_layer.in_features,
             "hidden": result.head.hidden_layer.out_features,
@@ -80,34 +79,37 @@ def write_parts(folder: Path, name: str, encoders: dict[Part, Member] | Bundle, 
     }
 
 
-def trained(folder: Path, members: dict[Part, Member]) -> dict[str, Any]:
+def trained(folder: Path, members: dict[Part, Member]) -> list[dict[str, Any]]:
     """Write encoders that were trained here."""
-    described: dict[str, Any] = {}
+    described = []
     for part, member in members.items():
         path = folder / f"{part}.safetensors"
         path.write_bytes(save(member.plain().published_state()))
-        described[part] = {
-            "id": {"dnabert_s": "virnuc-codon-pairs", "esm2": "virnuc-protein"}[part],
+        entry: dict[str, Any] = {
+            "part": part,
+            "id": member.model_id,
             "revision": file_ref(path)["sha256"][:12],
             "dim": member.size.width,
             "config": member.config,
             "weights": file_ref(path),
+            "files": {},
         }
-    tokenizer = folder / "tokenizer.json"
-    tokenizer.write_text(codon_tokenizer().to_str(pretty=True), encoding="utf-8")
-    described["dnabert_s"]["tokenizer"] = file_ref(tokenizer)
+        for name, text in member.files().items():
+            file = folder / f"{name}.json"
+            file.write_text(text, encoding="utf-8")
+            entry["files"][name] = file_ref(file)
+        described.append(entry)
     return described
 
 
-def copied(folder: Path, bundle: Bundle) -> dict[str, Any]:
+def copied(folder: Path, bundle: Bundle) -> list[dict[str, Any]]:
     """Copy the encoders of another bundle, so that embeddings made with it stay wanted."""
     bundle.verify()
-    spec = bundle.spec
-    for ref in (spec.dnabert_s.weights, spec.dnabert_s.tokenizer, spec.esm2.weights):
+    for ref in (ref for encoder in bundle.spec.encoders for ref in (encoder.weights, *encoder.files.values())):
         target = folder / ref.file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.path(ref), target)
-    return {"dnabert_s": spec.dnabert_s.model_dump(), "esm2": spec.esm2.model_dump()}
+    return [encoder.model_dump() for encoder in bundle.spec.encoders]
 
 
 def summary_of(facts: dict[str, Any]) -> dict[str, Any]:

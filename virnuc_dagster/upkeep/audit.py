@@ -5,11 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointKey, CheckpointStore, CommitRecord, Level
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
-
-#: What is computed and may be set aside, in the order of the data flow. Stored sequences are read, not computed.
-COMPUTED = (FRAMES, BATCH, DNABERT_S, ESM2, PREDICTIONS)
+from virnuc_dagster.stages.pipeline import COMPUTED, STAGES
 
 
 @dataclass
@@ -83,7 +79,7 @@ def read_stage(
 def audit_store(store: CheckpointStore) -> StoreAudit:
     """Read everything; nothing is changed. Missing and stale results are for a survey to count."""
     found = StoreAudit()
-    for stage in (SEQUENCES, *COMPUTED):
+    for stage in STAGES:
         row = found.stages[stage] = StageAudit(stage)
         versions: set[tuple[int, ...]] = set()
         for key, record, error in read_stage(store, stage):

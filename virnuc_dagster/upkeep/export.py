@@ -7,22 +7,9 @@ from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord, difference
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.report.exports import Matrix, Texts
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, StaleError
-
-MATRIX_FORMATS = ("parquet", "safetensors", "h5ad", "tsv")
-#: Stage -> the formats that it can be exported in.
-FORMATS: dict[str, tuple[str, ...]] = {
-    DNABERT_S: MATRIX_FORMATS, ESM2: MATRIX_FORMATS, PREDICTIONS: MATRIX_FORMATS, SEQUENCES: ("fasta",),
-    FRAMES: ("fasta",),
-}  # fmt: skip
-#: Stage -> where each of its recorded inputs comes from: stage and column.
-_INPUTS = {
-    DNABERT_S: {"nucleotide": (FRAMES, "nucleotide")},
-    ESM2: {"protein": (FRAMES, "protein")},
-    PREDICTIONS: {DNABERT_S: (DNABERT_S, "data"), ESM2: (ESM2, "data")},
-}
+from virnuc_dagster.stages.pipeline import BATCH, EMBEDDINGS, FRAMES, SEQUENCES, STAGES
+from virnuc_dagster.stages.shards import StaleError
 
 
 def read_for_export(store: CheckpointStore, batch: str, stage: str, bundle: str) -> Matrix | Texts:
@@ -31,7 +18,7 @@ def read_for_export(store: CheckpointStore, batch: str, stage: str, bundle: str)
     Args:
         store: Where it is.
         batch: Key of the batch.
-        stage: A key of `FORMATS`; of frames the proteins are given.
+        stage: One with `export_formats`; of frames the proteins are given.
         bundle: The wanted bundle, which says how wide the embeddings of a batch without frames are.
 
     Raises:
@@ -63,8 +50,8 @@ def _columns(
     stage: str, records: Mapping[str, CommitRecord], manifest: Mapping[str, Any], bundle: str
 ) -> tuple[str, ...]:
     """Names of the columns: as many as are stored, or without a shard as many as the bundle would give."""
-    if stage == PREDICTIONS:
-        return ("score_others", "score_virus")
+    if STAGES[stage].columns:
+        return STAGES[stage].columns
     width = next((record.dim for record in records.values()), None)
     if width is None:
         spec = open_bundle(bundle).spec
@@ -74,7 +61,7 @@ def _columns(
                 f" for windows of {spec.window_length} bases, not of {manifest['window_length']}",
                 hint="give the bundle of the batch's other results with --bundle",
             )
-        width = spec.dnabert_s.dim if stage == DNABERT_S else spec.esm2.dim
+        width = spec.encoder(EMBEDDINGS[stage].part).dim
     return tuple(f"dim_{i}" for i in range(width))
 
 
@@ -92,9 +79,11 @@ def _records(store: CheckpointStore, batch: str, stage: str, shards: list[str]) 
 
 def _check_inputs(store: CheckpointStore, stage: str, shard: str, record: CommitRecord) -> None:
     """What the shard was made from must be what is stored now."""
-    for name, (source, column) in _INPUTS[stage].items():
+    made_of = record.provenance.get("inputs") or dict.fromkeys(STAGES[stage].inputs)
+    for name, digest in made_of.items():
+        source, column = STAGES[stage].inputs[name]
         stored = store.record(shard_checkpoint(source, shard))
-        if stored is None or record.provenance.get("inputs", {}).get(name) != stored.content[column]:
+        if stored is None or digest != stored.content[column]:
             raise StaleError(
                 f"{stage} of {shard} was not made from the {source} that are stored now",
                 hint="run `virnuc predict` on the same file again",

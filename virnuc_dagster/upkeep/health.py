@@ -12,9 +12,8 @@ from typing import Any
 
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore, Level, Payload
 from virnuc_dagster.report import paths
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+from virnuc_dagster.stages.pipeline import BATCH, EMBEDDINGS, FRAMES, PREDICTIONS, SEQUENCES
 
 #: A vector's length may differ from the shard's median by this factor. Encoders end in a layer normalisation, so that
 #: pooled vectors have similar lengths; a broken kernel or a zeroed row is off by far more.
@@ -136,9 +135,9 @@ def _ambiguous(text: str) -> bool:
 
 
 def check_alignment(store: CheckpointStore, shard: str) -> Verdict:
-    """The same frames in frames, both embeddings and predictions, none missing, none twice."""
+    """The same frames in frames, the embeddings behind the predictions, and these; none missing, none twice."""
     ids: dict[str, list[str]] = {}
-    for stage in (FRAMES, DNABERT_S, ESM2, PREDICTIONS):
+    for stage in (FRAMES, *_embeddings_behind(store, shard), PREDICTIONS):
         try:
             ids[stage] = store.load(shard_checkpoint(stage, shard), Level.LOAD)["ids"]
         except CheckpointError as error:
@@ -151,6 +150,16 @@ def check_alignment(store: CheckpointStore, shard: str) -> Verdict:
         if odd := wanted.symmetric_difference(found):
             return Verdict(False, f"{stage} differs from the frames, e.g. in {min(odd)} ({len(odd)} such)", facts)
     return Verdict(True, facts=facts)
+
+
+def _embeddings_behind(store: CheckpointStore, shard: str) -> list[str]:
+    """The embeddings that a shard's predictions were made of; all there are where no record says so."""
+    try:
+        record = store.record(shard_checkpoint(PREDICTIONS, shard))
+    except CheckpointError:
+        record = None
+    made_of = record.provenance.get("inputs", EMBEDDINGS) if record else EMBEDDINGS
+    return [stage for stage in EMBEDDINGS if stage in made_of]
 
 
 def check_probabilities(payload: Payload) -> Verdict:

@@ -14,7 +14,8 @@ from virnuc_dagster.checkpoints.legacy import SEGMENT, LegacyFile, find_legacy, 
 from virnuc_dagster.errors import InputError
 from virnuc_dagster.stages.batch import BATCH, FRAMES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, IMPORTED, EmbeddingStage, unwanted
+from virnuc_dagster.stages.pipeline import EMBEDDINGS
+from virnuc_dagster.stages.shards import IMPORTED, EmbeddingStage, unwanted
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +75,7 @@ def adopt(
         store: Holds the batch, cut into frames.
         batch: Its key.
         folder: Files of an older program, any mix (or one file).
-        stages: The two embedding stages of the bundle the vectors are for.
+        stages: The embedding stages of the bundle the vectors are for.
         writer: Who writes, for the records.
 
     Raises:
@@ -98,7 +99,9 @@ def adopt(
         else:
             done.used.append(path)
     if not done.used and not done.refused:
-        raise InputError(f"no checkpoint file below {folder}", hint="name a folder with files such as output_1_ESM.pt")
+        raise InputError(
+            f"no checkpoint file below {folder}", hint="name the folder of an older program's output_*.pt files"
+        )
     done.stages = [_commit(store, stage, frames, rows[stage.name], writer) for stage in stages]
     return done
 
@@ -112,23 +115,23 @@ def _take(file: LegacyFile, known: set[str], dims: dict[str, int], rows: dict[st
     if file.kind == "merged_features":
         if width != sum(dims.values()):
             return f"{width:,} columns, the bundle's encoders give {' + '.join(map(str, dims.values()))}"
-        rows[DNABERT_S].add(file, file.data[:, : dims[DNABERT_S]])
-        rows[ESM2].add(file, file.data[:, dims[DNABERT_S] :])
+        for stage, data in zip(dims, file.data.split([*dims.values()], dim=1), strict=True):
+            rows[stage].add(file, data)
         return None
-    stage = _stage_of_segment(file, dims) if file.kind == SEGMENT else file.kind
-    if stage is None or width != dims[stage]:
+    of = _stage_of_segment(file, dims) if file.kind == SEGMENT else file.kind
+    if of is None or width != dims.get(of):
         expected = ", ".join(f"{name} {dim:,}" for name, dim in dims.items())
         return f"{width:,} columns, the bundle gives {expected}; is --bundle the one it was computed with?"
-    rows[stage].add(file, file.data)
+    rows[of].add(file, file.data)
     return None
 
 
 def _stage_of_segment(file: LegacyFile, dims: dict[str, int]) -> str | None:
-    """Whose vectors a segment holds: by its width, or where both encoders have one width, by its path."""
+    """Whose vectors a segment holds: by its width, or where encoders have one width, by its path."""
     fitting = [stage for stage, dim in dims.items() if dim == file.data.shape[1]]
     if len(fitting) > 1:
         place = str(file.path).lower()
-        fitting = [DNABERT_S] if "dnabert" in place else [ESM2] if "esm" in place else []
+        fitting = [stage for stage in fitting if (word := EMBEDDINGS[stage].older_path) and word in place]
     return fitting[0] if fitting else None
 
 

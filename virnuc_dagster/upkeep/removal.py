@@ -9,12 +9,9 @@ from pathlib import Path
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointKey, CheckpointStore
 from virnuc_dagster.files import write_atomic
 from virnuc_dagster.home.origins import forget_origins
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.keys import is_batch_key
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+from virnuc_dagster.stages.pipeline import FRAMES, STAGES
 
-#: In the order in which they are removed: what is made from something goes before it.
-STAGES = (PREDICTIONS, ESM2, DNABERT_S, BATCH, FRAMES, SEQUENCES)
 REMOVED_LIST = "removed_batches.jsonl"
 
 
@@ -44,7 +41,7 @@ def batch_files(store: CheckpointStore, reports: Path, batch: str) -> BatchFiles
     """Everything that is stored of a batch; damaged checkpoints count too."""
     if not is_batch_key(batch):  # a partition that someone added by hand; as a path it could mean anything
         return BatchFiles(batch, (), 0, None)
-    keys = tuple(key for stage in STAGES for key in store.list(stage, batch))
+    keys = tuple(key for stage in reversed([*STAGES]) for key in store.list(stage, batch))
     size = 0
     for key in keys:
         try:

@@ -8,10 +8,12 @@ import dagster as dg
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*backfill_policy.*")
 
 from virnuc_dagster.orchestration.assets.batch import sequence_batch  # noqa: E402
-from virnuc_dagster.orchestration.assets.embeddings import dnabert_s_embeddings, esm2_embeddings  # noqa: E402
+from virnuc_dagster.orchestration.assets.embeddings import EMBEDDING_ASSETS  # noqa: E402
 from virnuc_dagster.orchestration.assets.predictions import predictions  # noqa: E402
 from virnuc_dagster.orchestration.assets.report import batch_report  # noqa: E402
 
-ALL = [sequence_batch, dnabert_s_embeddings, esm2_embeddings, predictions, batch_report]
+#: Stage -> the asset that has a partition a shard.
+SHARD_ASSETS = {**EMBEDDING_ASSETS, "predictions": predictions}
+ALL = [sequence_batch, *SHARD_ASSETS.values(), batch_report]
 
-__all__ = ["ALL", "batch_report", "dnabert_s_embeddings", "esm2_embeddings", "predictions", "sequence_batch"]
+__all__ = ["ALL", "SHARD_ASSETS", "batch_report", "sequence_batch"]

@@ -1,4 +1,4 @@
-"""`dnabert_s_embeddings` and `esm2_embeddings`: one row a frame, from the frame's bases and from its protein."""
+"""An asset an encoder: one row a frame, from the frame's bases or from its protein."""
 
 from collections.abc import Iterator
 
@@ -11,15 +11,10 @@ from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
 from virnuc_dagster.orchestration.partitions import shards
 from virnuc_dagster.orchestration.resources import Backends, Compute, hold_device
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, EmbeddingStage
+from virnuc_dagster.stages.pipeline import EMBEDDINGS
+from virnuc_dagster.stages.shards import EmbeddingStage
 
 GPU_POOL = "gpu"
-_DESCRIPTIONS = {
-    DNABERT_S: "What a DNA language model sees in each frame: the DNABERT-S embedding of its bases (mean over all "
-    "tokens), one row a frame.",
-    ESM2: "What a protein language model sees in each frame: the ESM-2 embedding of its translation (mean over the "
-    "residues), one row a frame.",
-}
 _COMMON = """
 
 A **partition is a shard**, a fixed part of a batch. A shard whose stored inputs, model and precision are the wanted
@@ -37,7 +32,7 @@ belongs. It is no reason to compute anything, and materializing such a shard cos
 def _embedding_asset(name: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=name,
-        description=_DESCRIPTIONS[name] + _COMMON,
+        description=EMBEDDINGS[name].what + _COMMON,
         partitions_def=shards,
         # The batch of a shard is in its key; no built-in mapping says so, and custom ones do not reach the daemon.
         deps=[dg.AssetDep(sequence_batch, partition_mapping=dg.AllPartitionMapping())],
@@ -69,5 +64,4 @@ def _embedding_asset(name: str) -> dg.AssetsDefinition:
     return embeddings
 
 
-dnabert_s_embeddings = _embedding_asset(DNABERT_S)
-esm2_embeddings = _embedding_asset(ESM2)
+EMBEDDING_ASSETS = {name: _embedding_asset(name) for name in EMBEDDINGS}

@@ -1,4 +1,4 @@
-"""`predictions`: both embeddings of a frame -> P(others), P(virus)."""
+"""`predictions`: the embeddings of a frame -> P(others), P(virus)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ import dagster as dg
 from virnuc_dagster.checkpoints import Payload
 from virnuc_dagster.home.journal import Journal
 from virnuc_dagster.orchestration.assets.batch import OWNERS
-from virnuc_dagster.orchestration.assets.embeddings import GPU_POOL, dnabert_s_embeddings, esm2_embeddings
+from virnuc_dagster.orchestration.assets.embeddings import EMBEDDING_ASSETS, GPU_POOL
 from virnuc_dagster.orchestration.assets.plots import histogram
 from virnuc_dagster.orchestration.assets.ranged import run_shards
 from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
@@ -20,7 +20,7 @@ from virnuc_dagster.stages.shards import PredictionStage
 
 @dg.asset(
     partitions_def=shards,
-    deps=[dnabert_s_embeddings, esm2_embeddings],
+    deps=[*EMBEDDING_ASSETS.values()],
     backfill_policy=dg.BackfillPolicy.multi_run(1_000),
     io_manager_key="checkpoints",
     group_name="verdicts",

@@ -21,8 +21,8 @@ from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
 from virnuc_dagster.orchestration.losses import Losses, describe, find_losses, remedy
 from virnuc_dagster.orchestration.partitions import Registered
 from virnuc_dagster.orchestration.resources import Compute
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.pipeline import BATCH, FRAMES, SEQUENCES, SHARD_STAGES
+from virnuc_dagster.stages.shards import PredictionStage
 from virnuc_dagster.stages.survey import MISSING, STALE, stored_batches, survey_batch
 from virnuc_dagster.upkeep.audit import StoreAudit, audit_store, set_aside
 from virnuc_dagster.upkeep.health import Verdict
@@ -115,7 +115,7 @@ def _text(found: StoreAudit, losses: Losses) -> str:
 
 def _evaluations(instance: dg.DagsterInstance, found: StoreAudit) -> Iterator[dg.AssetCheckEvaluation]:
     """Red for each damaged or lost checkpoint; green for those that were red and are whole again."""
-    bad: dict[str, dict[str, str]] = {stage: {} for stage in (BATCH, DNABERT_S, ESM2, PREDICTIONS)}
+    bad: dict[str, dict[str, str]] = {stage: {} for stage in (BATCH, *SHARD_STAGES)}
     for key, reason in (found.damaged | dict.fromkeys(found.lost, "missing: it was stored once")).items():
         stage, partition = _shown_at(key)
         bad[stage][partition] = f"{key}: {reason}"

@@ -32,7 +32,7 @@ def build_automation(settings: Settings) -> Automation:
     shards = dg.define_asset_job(
         SHARDS_JOB,
         selection=dg.AssetSelection.assets(*ASSETS[SHARDS]),
-        description="Both embeddings and the predictions of a range of shards, the models loaded once. Requested by "
+        description="The embeddings and the predictions of a range of shards, the models loaded once. Requested by "
         "batch_progress and scheduled_backfill.",
         tags=run_tags(settings.device) if settings.kubernetes else None,
     )

@@ -24,7 +24,7 @@ from dagster._core.storage.tags import (
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.inbox.ledger import BatchEntry, Range
 from virnuc_dagster.orchestration.resources import GPU_TAG
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS
+from virnuc_dagster.stages.pipeline import PREDICTIONS, SHARD_STAGES
 
 CUT, SHARDS, REST, REPORT = "cut", "shards", "predictions", "report"
 BATCH_TAG, STEP_TAG, ROUND_TAG, FILES_TAG = "virnuc/batch", "virnuc/step", "virnuc/round", "virnuc/files"
@@ -34,7 +34,7 @@ _OURS = "virnuc_dagster."
 #: What each step materializes.
 ASSETS = {
     CUT: ("sequence_batch",),
-    SHARDS: (DNABERT_S, ESM2, PREDICTIONS),
+    SHARDS: SHARD_STAGES,
     REST: (PREDICTIONS,),
     REPORT: ("batch_report",),
 }
