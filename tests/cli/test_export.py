@@ -43,7 +43,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("kind", ("parquet", "safetensors", "h5ad", "tsv"))
+@pytest.mark.parametrize("kind", ["parquet", "safetensors", "h5ad", "tsv"])
 def test_a_full_disk_is_exit_code_5_and_the_old_file_stays(home, tmp_path, kind):
     """In a process of its own: HDF5, left alone with a full disk, ends in a segmentation fault."""
     pytest.importorskip({"parquet": "pyarrow", "h5ad": "anndata"}.get(kind, "numpy"))
