@@ -107,7 +107,7 @@ def load_published(
         model: The model; its parameters are replaced, so it may be on the meta device.
         state: Published name -> tensor.
         published_name: Own parameter name -> published name.
-        prefixes: A leading part that all names may carry (`esm.`) and that is dropped.
+        prefixes: A leading part that all names may carry (the model's, with a dot) and that is dropped.
         unused: Published names, or beginnings of names, that the encoder has no use for (an output head).
 
     Raises:
@@ -137,7 +137,7 @@ def plain_names(state: Mapping[str, torch.Tensor], prefixes: Iterable[str]) -> d
 
     Args:
         state: Published name -> tensor.
-        prefixes: A leading part that all names may carry (`esm.`).
+        prefixes: A leading part that all names may carry (the model's, with a dot).
 
     Raises:
         BundleError: Two entries are the same parameter; which of them counts cannot be known.

@@ -27,7 +27,7 @@ def fetch(source: str, revision: str | None = None) -> tuple[Path, str]:
     of file: safetensors where there are any.
 
     Args:
-        source: A folder, a file, or a hub id such as `facebook/esm2_t33_650M_UR50D`.
+        source: A folder, a file, or a hub id, `owner/name`.
         revision: Commit, branch or tag on the hub; `main` if None.
 
     Returns:

@@ -6,10 +6,13 @@ is in `batch`, `shards` and `report`. Importing any stage registers the kinds of
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from virnuc_dagster.checkpoints import Kind, register
 from virnuc_dagster.embedding.registry import ENCODERS, EncoderSpec
+
+if TYPE_CHECKING:
+    from virnuc_dagster.models.spec import BundleSpec
 
 SEQUENCES, FRAMES, BATCH, PREDICTIONS = "sequences", "frames", "sequence_batch", "predictions"
 _FLOATS = ("float32", "float16", "bfloat16")
@@ -99,3 +102,9 @@ KINDS: Mapping[str, Kind] = {stage.name: stage.kind for stage in PIPELINE} | {
     "merged_features": Kind(tensors={"data": (("float32",), 2)}, optional=("labels",), older_ids="ids")
 }
 register(KINDS)
+
+
+def embeddings_of(bundle: "BundleSpec") -> list[str]:
+    """Return the stages whose encoders a bundle has: the table may have more, of which its head knows nothing."""
+    parts = {encoder.part for encoder in bundle.encoders}
+    return [stage for stage, encoder in EMBEDDINGS.items() if encoder.part in parts]

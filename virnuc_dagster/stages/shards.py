@@ -23,7 +23,7 @@ from virnuc_dagster.embedding.device import Precision, resolve_device, set_threa
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.stages.pipeline import EMBEDDINGS, FRAMES
+from virnuc_dagster.stages.pipeline import EMBEDDINGS, FRAMES, embeddings_of
 from virnuc_dagster.stages.pipeline import PREDICTIONS as PREDICTIONS
 from virnuc_dagster.stages.records import Records
 
@@ -218,12 +218,7 @@ class PredictionStage:
 
     def __init__(self, store: CheckpointStore, bundle: "Bundle", options: ComputeOptions) -> None:
         self.store, self.bundle, self.options = store, bundle, options
-        parts = {encoder.part for encoder in bundle.spec.encoders}
-        self.inputs = [
-            EmbeddingStage(name, store, bundle, options)
-            for name, encoder in EMBEDDINGS.items()
-            if encoder.part in parts
-        ]
+        self.inputs = [EmbeddingStage(name, store, bundle, options) for name in embeddings_of(bundle.spec)]
 
     @cached_property
     def head(self) -> Any:

@@ -57,7 +57,7 @@ class Due:
         return [shard for shard in self.shards if shard in lacking]
 
     def describe(self) -> str:
-        """In a few words, for a log: `esm2_embeddings: 1 damaged; report: ...`."""
+        """In a few words, for a log: `predictions: 1 damaged; report: ...`."""
         parts = [f"cut: {self.cut}"] if self.cut else []
         for stage, states in self.states.items():
             counts = ", ".join(f"{number:,} {state}" for state, number in sorted(Counter(states.values()).items()))

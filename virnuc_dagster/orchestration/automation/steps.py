@@ -9,7 +9,7 @@ Shards whose embeddings a blocking check has stopped get no predictions either w
 Every run carries tags with its batch, step and round, so that what became of a step is read from the runs themselves.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
@@ -21,10 +21,12 @@ from dagster._core.storage.tags import (
     WILL_RETRY_TAG,
 )
 
+from virnuc_dagster.errors import BundleError
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.inbox.ledger import BatchEntry, Range
+from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.resources import GPU_TAG
-from virnuc_dagster.stages.pipeline import PREDICTIONS, SHARD_STAGES
+from virnuc_dagster.stages.pipeline import PREDICTIONS, SHARD_STAGES, embeddings_of
 
 CUT, SHARDS, REST, REPORT = "cut", "shards", "predictions", "report"
 BATCH_TAG, STEP_TAG, ROUND_TAG, FILES_TAG = "virnuc/batch", "virnuc/step", "virnuc/round", "virnuc/files"
@@ -47,7 +49,7 @@ def requests(entry: BatchEntry, settings: Settings) -> list[dg.RunRequest]:
     common = {BATCH_TAG: entry.batch, STEP_TAG: entry.step, ROUND_TAG: str(entry.round)}
     if settings.device.startswith("cuda:"):
         common[GPU_TAG] = settings.device.partition(":")[2]
-    selection = [dg.AssetKey(name) for name in ASSETS[entry.step]]
+    selection = [dg.AssetKey(name) for name in _assets(entry.step, settings)]
     key = f"{entry.batch}:{entry.round}:{entry.step}:{entry.requested_at:.0f}"
     if entry.step not in (SHARDS, REST):
         tags = common | {PARTITION_NAME_TAG: entry.batch}
@@ -61,6 +63,16 @@ def requests(entry: BatchEntry, settings: Settings) -> list[dg.RunRequest]:
         )
         for first, last in entry.ranges
     ]
+
+
+def _assets(step: str, settings: Settings) -> Sequence[str]:
+    """Select what a step materializes: of the embeddings, those whose encoders the bundle has."""
+    if step != SHARDS:
+        return ASSETS[step]
+    try:
+        return (*embeddings_of(open_bundle(settings.bundle).spec), PREDICTIONS)
+    except BundleError:
+        return ASSETS[step]  # the run says what is wrong with the bundle
 
 
 def whole(shards_of_batch: list[str], longest: int) -> list[Range]:
