@@ -11,6 +11,7 @@ newer one.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -154,7 +155,12 @@ class BundleSpec(_Part):
     @model_validator(mode="before")
     @classmethod
     def _lifted(cls, given: Any) -> Any:
-        return _of_2(given) if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        version = given.get("version")
+        if isinstance(version, str) and (major := re.match(r"\d+", version)) and int(major[0]) > FORMAT_MAJOR:
+            raise ValueError(f"version {version} is newer than this program reads ({FORMAT_MAJOR}.x); upgrade it")
+        return _of_2(given)
 
     @field_validator("encoders", mode="after")
     @classmethod
@@ -163,13 +169,6 @@ class BundleSpec(_Part):
         if not encoders or len(of) != len(encoders):
             raise ValueError("a bundle has one or more encoders, each once")
         return tuple(of[encoder.part] for encoder in ENCODERS if encoder.part in of)
-
-    @field_validator("version")
-    @classmethod
-    def _readable(cls, version: str) -> str:
-        if int(re.split(r"\.", version)[0]) > FORMAT_MAJOR:
-            raise ValueError(f"version {version} is newer than this program reads ({FORMAT_MAJOR}.x); upgrade it")
-        return version
 
     @field_validator("roll_up")
     @classmethod
@@ -230,11 +229,11 @@ def as_written(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def problems_of(error: ValidationError, text: bytes) -> list[str]:
-    """What is wrong with a description, each at its place as the file has it."""
-    found = []
+    """Say what is wrong with a description, each at its place as the file has it."""
+    found: list[str] = []
     for problem in error.errors():
         place = problem["loc"]
-        if place[:1] == ("encoders",) and len(place) > 1 and b'"encoders"' not in text:
+        if place[:1] == ("encoders",) and len(place) > 1 and "encoders" not in json.loads(text):
             place = (FIRST_PARTS[int(place[1])], *(name for name in place[2:] if name != "files"))
         found.append(f"{'.'.join(map(str, place)) or 'file'}: {problem['msg']}")
     return found
