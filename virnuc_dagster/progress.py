@@ -24,8 +24,8 @@ class Progress:
     def shard_failed(self, stage: str, shard: str, error: Exception) -> None:
         """Note that a shard failed; the others go on."""
 
-    def shard_stale(self, stage: str, shard: str, changed: Sequence[Difference]) -> None:
-        """Note that a shard's stored result is not the wanted one and is computed again; `changed` says why."""
+    def shard_stale(self, stage: str, shard: str, reasons: Sequence[Difference]) -> None:
+        """Note that a shard's stored result is stale and is computed again."""
 
     def note(self, text: str) -> None:
         """Tell something worth knowing."""

@@ -30,7 +30,7 @@ from virnuc_dagster.orchestration.instance import open_instance
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.report import paths
 from virnuc_dagster.stages.batch import FRAMES, add_sequences, build_batch
-from virnuc_dagster.stages.ensure import Ensured, NotTriedError
+from virnuc_dagster.stages.ensure import NotTriedError, ShardResult
 from virnuc_dagster.stages.pipeline import PREDICTIONS
 from virnuc_dagster.stages.shards import ComputeOptions, EmbeddingStage
 
@@ -205,7 +205,7 @@ def test_errors_travel_as_they_are(case):
     found = outcomes[shards[1]]
     assert type(found) is type(expected) is CheckpointDamagedError
     assert (str(found), found.fields, found.exit_code) == (str(expected), expected.fields, 3)
-    assert all(isinstance(outcomes[shard], Ensured) for shard in (shards[0], *shards[2:4]))
+    assert all(isinstance(outcomes[shard], ShardResult) for shard in (shards[0], *shards[2:4]))
     assert ("failed", shards[1], found) in told.rows
     assert outcomes[shards[0]].record.writer["run_id"] == "r"
     again = dict(pool(stage, [shards[0], *shards[2:4]], store, Told(), {"run_id": "s"}))
@@ -238,7 +238,7 @@ def test_a_shard_that_kills_its_worker_is_given_up_and_takes_no_other_with_it(ca
     assert isinstance(error, WorkerLostError)
     assert f"died {ATTEMPTS_MAX} times" in error.message
     assert error.hint
-    assert all(isinstance(outcome, Ensured) and not outcome.reused for outcome in outcomes.values())
+    assert all(isinstance(outcome, ShardResult) and not outcome.reused for outcome in outcomes.values())
     times = Counter(row.shard for row in kit.computed(ESM2))
     assert times.pop(shards[2]) == ATTEMPTS_MAX
     assert max(times.values()) <= 2

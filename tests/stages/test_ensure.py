@@ -9,7 +9,7 @@ import torch
 
 from virnuc_dagster.checkpoints import CheckpointMissingError, LocalStore, NoSpaceError, ServiceAwayError
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.ensure import Ensured, NotTriedError, ensure_shards
+from virnuc_dagster.stages.ensure import NotTriedError, ShardResult, ensure_shards
 from virnuc_dagster.stages.keys import shard_checkpoint
 
 SHARDS = [f"demo-1__{number:04d}" for number in range(1, 6)]
@@ -75,7 +75,7 @@ def test_the_next_shard_is_computed_while_one_is_saved(tmp_path):
     outcomes = list(ensure_shards(Stage(log), SHARDS, Store(tmp_path, log), Told(log), {}))
 
     assert [key for key, _ in outcomes] == SHARDS
-    assert all(isinstance(outcome, Ensured) and not outcome.reused for _, outcome in outcomes)
+    assert all(isinstance(outcome, ShardResult) and not outcome.reused for _, outcome in outcomes)
     for this, following in itertools.pairwise(SHARDS):
         assert log.index(("compute", following)) < log.index(("saved", this)), "saving must not hold up computing"
         assert log.index(("saved", this)) < log.index(("save", following)), "one save at a time, in order"
@@ -185,7 +185,7 @@ def test_an_embedding_that_disappears_is_said_at_the_turn_of_its_shard(tmp_path)
 
     assert list(outcomes) == SHARDS
     assert isinstance(outcomes.pop(SHARDS[1]), CheckpointMissingError)
-    assert all(isinstance(outcome, Ensured) for outcome in outcomes.values())
+    assert all(isinstance(outcome, ShardResult) for outcome in outcomes.values())
 
 
 def test_where_records_cannot_be_read_ahead_each_shard_has_its_turn(tmp_path):
@@ -196,4 +196,4 @@ def test_where_records_cannot_be_read_ahead_each_shard_has_its_turn(tmp_path):
     outcomes = dict(ensure_shards(Stage([]), SHARDS, Away(tmp_path), Progress(), {}))
 
     assert list(outcomes) == SHARDS
-    assert all(isinstance(outcome, Ensured) for outcome in outcomes.values())
+    assert all(isinstance(outcome, ShardResult) for outcome in outcomes.values())

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.ensure import Ensured, ensure_shards
+from virnuc_dagster.stages.ensure import ShardResult, ensure_shards
 from virnuc_dagster.stages.shards import ShardStage
 
 
@@ -19,9 +19,10 @@ class BackendError(VirnucError):
 
 
 Backend = Callable[
-    [ShardStage, Sequence[str], CheckpointStore, Progress, Mapping[str, str]], Iterator[tuple[str, Ensured | Exception]]
+    [ShardStage, Sequence[str], CheckpointStore, Progress, Mapping[str, str]],
+    Iterator[tuple[str, ShardResult | Exception]],
 ]
-"""Brings shards to their wanted state: see `ensure_shards`, with the shards in any order."""
+"""Makes the results of shards current: see `ensure_shards`, with the shards in any order."""
 
 local: Backend = ensure_shards
 

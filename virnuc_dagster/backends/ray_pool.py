@@ -26,8 +26,9 @@ from virnuc_dagster.backends.ray_cluster import Crew, connected
 from virnuc_dagster.backends.ray_worker import Job, Worker, describe_job
 from virnuc_dagster.checkpoints import CheckpointStore, NoSpaceError
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.ensure import Ensured, Looked, look, not_tried, reusable
+from virnuc_dagster.stages.ensure import ShardResult, current_states, reuse
 from virnuc_dagster.stages.shards import ComputeOptions, ShardStage
+from virnuc_dagster.stages.staleness import ShardState, state_of
 
 IN_FLIGHT = 2
 ATTEMPTS_MAX = 3
@@ -73,7 +74,7 @@ class RayPool:
         progress: Progress,
         writer: Mapping[str, str],
         /,
-    ) -> Iterator[tuple[str, Ensured | Exception]]:
+    ) -> Iterator[tuple[str, ShardResult | Exception]]:
         """Compute shards as a `Backend` does, as they finish; start no worker if none must be computed."""
         rest = _Unfinished(stage, shards, store, progress)
         first = rest.take()
@@ -156,9 +157,9 @@ class _Unfinished:
     def __init__(self, stage: ShardStage, shards: Sequence[str], store: CheckpointStore, progress: Progress) -> None:
         self.stage, self.store, self.progress = stage, store, progress
         self.full = False
-        self._fresh = zip(shards, reusable(stage, shards, store), strict=True)
+        self._fresh = zip(shards, current_states(stage, shards, store), strict=True)
         self._returned: list[str] = []
-        self._known: list[tuple[str, Ensured | Exception]] = []
+        self._known: list[tuple[str, ShardResult | Exception]] = []
 
     def take(self) -> str | None:
         """Return the next shard that must be computed."""
@@ -174,23 +175,18 @@ class _Unfinished:
         """Make a shard the next one again."""
         self._returned.append(shard)
 
-    def known_outcomes(self) -> Iterator[tuple[str, Ensured | Exception]]:
+    def known_outcomes(self) -> Iterator[tuple[str, ShardResult | Exception]]:
         """Yield what became of the shards that no worker was needed for."""
         known, self._known = self._known, []
         yield from known
 
-    def _look(self, shard: str, known: Looked | None) -> Ensured | Exception | None:
+    def _look(self, shard: str, known: ShardState | None) -> ShardResult | Exception | None:
         try:
-            looked = known or look(self.stage, shard, self.store)
-            if looked.reusable:
-                self.progress.shard_done(self.stage.name, shard, looked.reusable.rows, reused=True)
-                return Ensured(looked.reusable, True)
-            if self.full:
-                raise not_tried(self.stage, shard)
+            state = known or state_of(self.stage, shard, self.store).or_raise()
+            return reuse(self.stage, shard, state, self.progress, full=self.full)
         except Exception as error:  # whatever it is, the other shards must have their chance
             self.progress.shard_failed(self.stage.name, shard, error)
             return error
-        return None
 
 
 class _Run:
@@ -204,7 +200,7 @@ class _Run:
         self.flights: dict[Any, tuple[_Member, str]] = {}
         self.alone_since = time.monotonic()
 
-    def __iter__(self) -> Iterator[tuple[str, Ensured | Exception]]:
+    def __iter__(self) -> Iterator[tuple[str, ShardResult | Exception]]:
         import ray
 
         for member in self.members:
@@ -269,7 +265,7 @@ class _Run:
     def _has_suspect(self, member: _Member) -> bool:
         return any(shard in self.attempts for shard in member.shards)
 
-    def _landed(self, member: _Member, shard: str, ref: Any) -> Iterator[tuple[str, Ensured | Exception]]:
+    def _landed(self, member: _Member, shard: str, ref: Any) -> Iterator[tuple[str, ShardResult | Exception]]:
         """Take a shard back from its worker, or note that the worker is lost."""
         import ray
 
@@ -290,7 +286,7 @@ class _Run:
             self.progress.note(note)
         yield shard, self._told(shard, outcome)
 
-    def _told(self, shard: str, outcome: Ensured | Exception) -> Ensured | Exception:
+    def _told(self, shard: str, outcome: ShardResult | Exception) -> ShardResult | Exception:
         """Tell of an outcome; what a lost worker had still committed was computed by this run."""
         stage = self.job.stage
         if isinstance(outcome, Exception):
@@ -300,8 +296,8 @@ class _Run:
         ours = shard in self.attempts and outcome.record.writer.get("run_id") == self.job.writer.get("run_id")
         if outcome.reused and ours:
             outcome = replace(outcome, reused=False)
-        if outcome.changed:
-            self.progress.shard_stale(stage, shard, outcome.changed)
+        if outcome.reasons:
+            self.progress.shard_stale(stage, shard, outcome.reasons)
         if not outcome.reused:
             self.progress.advance(stage, outcome.record.rows)
         self.progress.shard_done(stage, shard, outcome.record.rows, reused=outcome.reused)

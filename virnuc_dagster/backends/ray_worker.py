@@ -19,7 +19,7 @@ from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, list_bundles, open_bundle
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES
-from virnuc_dagster.stages.ensure import Ensured, ShardWorker
+from virnuc_dagster.stages.ensure import ShardResult, ShardWorker
 from virnuc_dagster.stages.keys import shard_checkpoint
 from virnuc_dagster.stages.shards import ComputeOptions, ShardStage, shard_stage
 
@@ -118,15 +118,15 @@ class Worker:
             return _portable(error)
         return None
 
-    def ensure(self, job: Job, shard: str) -> tuple[Ensured | Exception, tuple[str, ...]]:
-        """Bring one shard to its wanted state; what failed is returned, not raised, as the error it is.
+    def ensure(self, job: Job, shard: str) -> tuple[ShardResult | Exception, tuple[str, ...]]:
+        """Make one shard's result current; what failed is returned, not raised, as the error it is.
 
         Returns:
             The outcome, and notes for the user.
         """
         try:
-            ensured = self._at(job).ensure(shard)
-            outcome: Ensured | Exception = replace(ensured, facts={**ensured.facts, **self._facts})
+            result = self._at(job).ensure(shard)
+            outcome: ShardResult | Exception = replace(result, facts={**result.facts, **self._facts})
         except Exception as error:
             outcome = _portable(error)
         return outcome, self._notes.taken()

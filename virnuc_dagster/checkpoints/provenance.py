@@ -1,4 +1,4 @@
-"""Is a stored result the wanted one? Compare two provenances and name every field that differs."""
+"""Compare two provenances and name every field that differs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Difference:
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Difference]:
-    """All fields that differ, nested ones as `outer.inner`, sorted by name; empty if the result may be reused."""
+    """All fields that differ, nested ones as `outer.inner`, sorted by name."""
     old, new = _flatten(stored), _flatten(wanted)
     return [
         Difference(name, old.get(name), new.get(name))

@@ -104,12 +104,12 @@ class ConsoleProgress(ProgressBase):
         self.stages[stage].failed.add(shard)
         self.note(f"{stage} of {shard} failed: {getattr(error, 'message', error)}")
 
-    def shard_stale(self, stage: str, shard: str, changed: Sequence[Difference]) -> None:
+    def shard_stale(self, stage: str, shard: str, reasons: Sequence[Difference]) -> None:
         """Say why stored results are computed again: once a stage and set of fields, not once a shard."""
-        why = (stage, *(difference.field for difference in changed))
+        why = (stage, *(difference.field for difference in reasons))
         if why not in self._told:
             self._told.add(why)
-            self.note(f"{stage}: stored results are computed again ({'; '.join(map(str, changed))})")
+            self.note(f"{stage}: stored results are computed again ({'; '.join(map(str, reasons))})")
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
         attempts_max: Failures in a row after which a batch or file is parked.
         retry_minutes: A file or batch that failed is tried again after this long; its last attempt is left to the
             scheduled backfill.
-        backfill_cron: When missing, failed, damaged and outdated shards are computed (UTC).
+        backfill_cron: When missing, failed, damaged and stale shards are computed (UTC).
         audit_cron: When the whole store is read and checked (UTC).
         late_after_hours: A file or batch that has waited this long for its report is told of.
         webhook: Address that a message of each failed run and each late batch is posted to; empty for none.

@@ -15,7 +15,7 @@ from virnuc_dagster.orchestration.partitions import Registered, batches
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import BATCH
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.stages.records import RecordMemory
+from virnuc_dagster.stages.records import RecordCache
 from virnuc_dagster.stages.shards import PredictionStage, ShardStage
 from virnuc_dagster.stages.standing_report import report_stands
 from virnuc_dagster.stages.survey import survey_batch
@@ -39,7 +39,7 @@ def batch_stands(
         predictions: The last shard stage with the wanted bundle and precision.
         batch: Key of a batch whose sequences are stored.
         reports: Folder of the reports.
-        progress: Told of each stage and shard, as by a run that finds them all reusable.
+        progress: Told of each stage and shard, as by a run that finds them all current.
 
     Raises:
         CheckpointError: A checkpoint behind the report's numbers is damaged.
@@ -74,7 +74,7 @@ def _announced(instance: dg.DagsterInstance, stages: Sequence[ShardStage], batch
 def _tell_reused(store: CheckpointStore, stages: Sequence[ShardStage], mine: Sequence[str], progress: Progress) -> None:
     for stage in stages:
         keys = [shard_checkpoint(stage.name, shard) for shard in mine]
-        records = RecordMemory(store, keys)
+        records = RecordCache(store, keys)
         rows = [record.rows if (record := records.record(key)) else 0 for key in keys]
         progress.start(stage.name, len(keys), sum(rows))
         for key, count in zip(keys, rows, strict=True):

@@ -4,7 +4,6 @@
 `build_batch` cuts them into windows, frames and shards (method.md §1-§3).
 """
 
-import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,21 +11,20 @@ from typing import Any, BinaryIO
 
 from virnuc_dagster.checkpoints import (
     CheckpointError,
-    CheckpointKey,
     CheckpointMissingError,
     CheckpointStore,
     CommitRecord,
     Level,
     Payload,
     content_digests,
-    differences,
 )
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.keys import batch_checkpoint, batch_key, earlier_batch_key, shard_checkpoint, shard_key
 from virnuc_dagster.stages.pipeline import BATCH as BATCH
 from virnuc_dagster.stages.pipeline import FRAMES as FRAMES
 from virnuc_dagster.stages.pipeline import SEQUENCES as SEQUENCES
-from virnuc_dagster.stages.records import RecordMemory, Records
+from virnuc_dagster.stages.records import RecordCache
+from virnuc_dagster.stages.staleness import State, compare
 
 #: Raised when the numbers or texts of windows and frames change.
 METHOD_VERSION = 1
@@ -93,25 +91,21 @@ def _stored(
     """The record of a batch's sequences, which are stored unless they are there already."""
     key = batch_checkpoint(SEQUENCES, batch)
     try:
-        stored = store.record(key)
-        if stored and replace_damaged:
+        found = compare(key, provenance, store).or_raise()
+        if found.record and replace_damaged:
             store.load(key, Level.FULL)
+        if found.current:
+            return found.current
     except CheckpointError as error:
         if not replace_damaged:
             raise
         store.quarantine(key, error.reason)
-        stored = None
-    if stored is None or differences(stored.provenance, provenance):
-        stored = store.save(key, payload, provenance)
-    return stored
+    return store.save(key, payload, provenance)
 
 
 def _is_known(store: CheckpointStore, batch: str) -> bool:
     """Whether sequences were added under this key, be they damaged since."""
-    try:
-        return store.record(batch_checkpoint(SEQUENCES, batch)) is not None
-    except CheckpointError:
-        return True
+    return compare(batch_checkpoint(SEQUENCES, batch), {}, store).state is not State.MISSING
 
 
 def _is_same_content(one: str, other: str) -> bool:
@@ -122,11 +116,8 @@ def _is_same_content(one: str, other: str) -> bool:
 def _batch_with(store: CheckpointStore, batch: str, provenance: Mapping[str, Any]) -> str | None:
     """A stored batch of the same content and cutting."""
     for key in store.list(SEQUENCES):
-        if _is_same_content(key.batch, batch):
-            with contextlib.suppress(CheckpointError):
-                record = store.record(key)
-                if record and not differences(record.provenance, provenance):
-                    return key.batch
+        if _is_same_content(key.batch, batch) and compare(key, provenance, store).current:
+            return key.batch
     return None
 
 
@@ -143,18 +134,18 @@ def batch_provenance(store: CheckpointStore, batch: str) -> dict[str, Any]:
 
 
 def current_manifest(store: CheckpointStore, batch: str) -> Payload | None:
-    """The stored manifest, if it is the wanted one and every shard it names has its frames; else None.
+    """The stored manifest, if it and the frames of every shard it names are current; else None.
 
     Raises:
         CheckpointError: The manifest or a shard's frames are damaged.
     """
     wanted = batch_provenance(store, batch)
-    if not _is_current(store, batch_checkpoint(BATCH, batch), wanted):
+    if not compare(batch_checkpoint(BATCH, batch), wanted, store).or_raise().current:
         return None
     manifest = store.load(batch_checkpoint(BATCH, batch))
     keys = [shard_checkpoint(FRAMES, shard) for shard in manifest["shards"]]
-    records = RecordMemory(store, keys)
-    return manifest if all(_is_current(records, key, wanted) for key in keys) else None
+    records = RecordCache(store, keys)
+    return manifest if all(compare(key, wanted, records).or_raise().current for key in keys) else None
 
 
 def build_batch(store: CheckpointStore, batch: str, progress: Progress, writer: Mapping[str, str]) -> Payload:
@@ -178,7 +169,7 @@ def build_batch(store: CheckpointStore, batch: str, progress: Progress, writer: 
     columns = _scan(source, int(wanted["window_length"]), counts, progress)
     for number, shard in enumerate(_cut(columns, int(wanted["shard_size"])), start=1):
         key = shard_checkpoint(FRAMES, shard_key(batch, number))
-        if not _is_current(store, key, wanted):
+        if not compare(key, wanted, store).or_raise().current:
             store.save(key, shard, wanted, writer)
         shards.append(key.shard)
         shard_rows.append(len(shard["ids"]))
@@ -194,11 +185,6 @@ def build_batch(store: CheckpointStore, batch: str, progress: Progress, writer: 
         "window_length": int(wanted["window_length"]),
         "shard_size": int(wanted["shard_size"]),
     }
-
-
-def _is_current(records: Records, key: CheckpointKey, wanted: Mapping[str, Any]) -> bool:
-    record = records.record(key)
-    return record is not None and not differences(record.provenance, wanted)
 
 
 def _scan(source: Payload, window_length: int, counts: dict[str, list[int]], progress: Progress) -> Iterator[Payload]:

@@ -14,7 +14,7 @@ class Records(Protocol):
         ...
 
 
-class RecordMemory:
+class RecordCache:
     """A store's records as they were when first asked for.
 
     Args:

@@ -7,7 +7,7 @@ from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from virnuc_dagster.checkpoints import CheckpointStore, Level, Payload, differences
+from virnuc_dagster.checkpoints import CheckpointStore, Level, Payload
 from virnuc_dagster.classify.consensus import (
     FrameScore,
     SequenceScore,
@@ -19,7 +19,6 @@ from virnuc_dagster.classify.consensus import (
     with_fallback,
 )
 from virnuc_dagster.classify.roll_up import ROLL_UPS
-from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.files import make_folder, write_atomic
 from virnuc_dagster.report import multiqc, paths
 from virnuc_dagster.report.counts import BatchCounts
@@ -33,9 +32,10 @@ from virnuc_dagster.sequences.windows import window_spans
 from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.embedding_sample import sample_map
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.records import RecordMemory, Records
+from virnuc_dagster.stages.records import RecordCache
 from virnuc_dagster.stages.report_facts import imported_shards, report_facts, report_keys, report_provenance
 from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.staleness import State, state_of
 from virnuc_dagster.stages.standing_report import provenance_text, seal_report
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class Report:
 def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, folder: Path) -> Report:
     """Write all result files of a batch, each replaced atomically, in one pass over its sequences.
 
-    Only predictions with the wanted provenance count: a shard whose stored result is missing, stale or made with
-    another bundle leaves its sequences `incomplete`. One shard is in memory at a time, and the batch's sequences.
+    Only current predictions count: a shard whose stored result is missing, damaged or stale, or of which an input is,
+    leaves its sequences `incomplete`. One shard is in memory at a time, and the batch's sequences.
 
     Raises:
         CheckpointError: The manifest or a prediction is damaged.
@@ -70,8 +70,8 @@ def build_report(store: CheckpointStore, batch: str, stage: PredictionStage, fol
     source = store.load(batch_checkpoint(SEQUENCES, batch), level)
     if manifest["ids"] != source["ids"]:
         raise AssertionError(f"{batch}: the manifest does not list the stored sequences")
-    records = RecordMemory(store, report_keys(batch, stage, manifest["shards"]))
-    shards = _current_shards(records, stage, manifest)
+    records = RecordCache(store, report_keys(batch, stage, manifest["shards"]))
+    shards = {shard: state_of(stage, shard, records).state is State.CURRENT for shard in manifest["shards"]}
     make_folder(folder)
     gathered = _write_tables(store, batch, stage, manifest, source, shards, folder)
     del source  # the largest thing in memory, and no longer needed
@@ -160,18 +160,6 @@ def _start_counts(batch: str, manifest: Payload, shards: dict[str, bool]) -> Bat
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _current_shards(records: Records, stage: PredictionStage, manifest: Payload) -> dict[str, bool]:
-    """Shard -> whether its stored predictions are the wanted ones."""
-    current = {}
-    for shard in manifest["shards"]:
-        try:
-            record = records.record(shard_checkpoint(PREDICTIONS, shard))
-            current[shard] = record is not None and not differences(record.provenance, stage.wanted(shard, records))
-        except VirnucError:
-            current[shard] = False  # an input is missing, stale or damaged: that stage's own run says so
-    return current
 
 
 def _frames(

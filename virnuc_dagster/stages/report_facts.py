@@ -10,7 +10,8 @@ from virnuc_dagster.embedding.registry import encoder_of
 from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
 from virnuc_dagster.stages.records import Records
-from virnuc_dagster.stages.shards import IMPORTED, PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.staleness import IMPORTED
 
 
 def report_facts(

@@ -4,7 +4,6 @@ Each stage says what provenance it wants for a shard (from small records, withou
 shard. Whether a shard is computed at all, and when it is saved, is decided in `ensure`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,18 +13,16 @@ from virnuc_dagster.checkpoints import (
     CheckpointMissingError,
     CheckpointStore,
     CommitRecord,
-    Difference,
     Level,
     Payload,
-    differences,
 )
 from virnuc_dagster.embedding.device import Precision, resolve_device, set_threads
-from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.keys import shard_checkpoint
 from virnuc_dagster.stages.pipeline import EMBEDDINGS, FRAMES, embeddings_of
 from virnuc_dagster.stages.pipeline import PREDICTIONS as PREDICTIONS
 from virnuc_dagster.stages.records import Records
+from virnuc_dagster.stages.staleness import StaleError, State, state_of
 
 if TYPE_CHECKING:
     import torch
@@ -33,28 +30,9 @@ if TYPE_CHECKING:
     from virnuc_dagster.embedding.runner import Encoder, Tokenized
     from virnuc_dagster.models.bundle import Bundle
 
-#: What is known of vectors that another program computed; the rest of the provenance cannot be compared.
-IMPORTED = "imported"
-_KNOWN_OF_IMPORTED = ("inputs", "model_id")
-
-
-def unwanted(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Difference]:
-    """Why a stored result may not be reused; empty if it may.
-
-    Imported vectors count as wanted for the frames and the encoder id they were imported for.
-    """
-    if IMPORTED in stored:
-        wanted = {name: wanted[name] for name in _KNOWN_OF_IMPORTED if name in wanted}
-        stored = {name: stored.get(name) for name in wanted}
-    return differences(stored, wanted)
-
 
 _NO_EMBEDDING = "there is none: it failed, or was not computed yet"
 _WHY_NO_EMBEDDING = "its own error says why it failed; if there is none, materialize it first"
-
-
-class StaleError(VirnucError):
-    """An upstream result is not the one this computation needs (fields: `stage`, `shard`)."""
 
 
 class ShardStage(Protocol):
@@ -74,7 +52,7 @@ class ShardStage(Protocol):
         ...
 
     def reads(self, shard: str) -> list[CheckpointKey]:
-        """Whose records `wanted` asks for."""
+        """Return the checkpoints whose records `wanted` reads."""
         ...
 
     def wanted(self, shard: str, records: Records) -> dict[str, Any]:
@@ -238,12 +216,12 @@ class PredictionStage:
         """
         contents = {}
         for stage in self.inputs:
-            record = records.record(shard_checkpoint(stage.name, shard))
-            if record is None:
+            found = state_of(stage, shard, records)
+            if found.state is State.MISSING:
                 raise CheckpointMissingError(f"{stage.name} of {shard}", _NO_EMBEDDING, hint=_WHY_NO_EMBEDDING)
-            if stale := unwanted(record.provenance, stage.wanted(shard, records)):
+            if (record := found.or_raise().current) is None:
                 raise StaleError(
-                    f"{stage.name} of {shard} is stale: {'; '.join(map(str, stale))}",
+                    f"{stage.name} of {shard} is stale: {'; '.join(map(str, found.reasons))}",
                     hint=f"materialize {stage.name} for this shard first",
                     stage=stage.name,
                     shard=shard,

@@ -6,8 +6,9 @@ from virnuc_dagster.checkpoints import CheckpointStore, NoSpaceError
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.stages.records import RecordMemory, Records
-from virnuc_dagster.stages.shards import ShardStage, unwanted
+from virnuc_dagster.stages.records import RecordCache
+from virnuc_dagster.stages.shards import ShardStage
+from virnuc_dagster.stages.staleness import State, state_of
 
 #: Bytes a row takes besides its numbers: its id and what pickle and ZIP add. Measured: 40 to 80.
 ID_BYTES = 100
@@ -16,7 +17,7 @@ _WARN_SHARE = 0.8
 
 
 def bytes_needed(store: CheckpointStore, stages: Sequence[ShardStage], shards: Iterable[str]) -> int:
-    """Bytes that the results of these shards will take, for stages that lack the wanted result.
+    """Bytes that the results of these shards will take, for stages whose stored result is not current.
 
     Args:
         store: Where frames and results are.
@@ -26,23 +27,16 @@ def bytes_needed(store: CheckpointStore, stages: Sequence[ShardStage], shards: I
     Returns:
         Rows x (4 x dim + about 100), summed. A result that is replaced keeps its old generation, so it counts in full.
     """
-    needed, records = 0, RecordMemory(store)
+    needed, records = 0, RecordCache(store)
     for shard in shards:
         try:
             frames = records.record(shard_checkpoint(FRAMES, shard))
+            due = [stage for stage in stages if state_of(stage, shard, records).state is not State.CURRENT]
         except VirnucError:
             continue  # the stage itself says what is wrong
         rows = frames.rows if frames else 0
-        needed += sum(rows * (stage.dim * NUMBER_BYTES + ID_BYTES) for stage in stages if _lacks(records, stage, shard))
+        needed += sum(rows * (stage.dim * NUMBER_BYTES + ID_BYTES) for stage in due)
     return needed
-
-
-def _lacks(records: Records, stage: ShardStage, shard: str) -> bool:
-    try:
-        stored = records.record(shard_checkpoint(stage.name, shard))
-        return stored is None or bool(unwanted(stored.provenance, stage.wanted(shard, records)))
-    except VirnucError:
-        return True
 
 
 def check_space(

@@ -17,7 +17,7 @@ from virnuc_dagster.files import write_atomic
 from virnuc_dagster.report import paths
 from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.records import RecordMemory
+from virnuc_dagster.stages.records import RecordCache
 from virnuc_dagster.stages.report_facts import report_keys, report_provenance
 from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
 
@@ -40,13 +40,13 @@ def report_stands(
         store: Where the checkpoints are.
         batch: Key of the batch.
         stage: The predictions with the wanted bundle and precision; its level decides whether bytes are checked.
-        shards: All shards of the batch, in order; each has its wanted predictions.
+        shards: All shards of the batch, in order; the predictions of each are current.
         folder: Of the report.
 
     Raises:
         CheckpointError: A checkpoint that the report's numbers are from is damaged, as making it would find.
     """
-    records = RecordMemory(store, report_keys(batch, stage, shards))
+    records = RecordCache(store, report_keys(batch, stage, shards))
     wanted = provenance_text(report_provenance(records, batch, stage, dict.fromkeys(shards, True)))
     try:
         if (folder / paths.PROVENANCE).read_bytes() != wanted:

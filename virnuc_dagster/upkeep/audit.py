@@ -18,7 +18,7 @@ class StageAudit:
         bytes: Their data files together.
         ok: Whole ones.
         damaged: Those whose bytes are not the committed ones, or that cannot be read by this version.
-        stale: Whole ones that are not the wanted result.
+        stale: Whole ones that are not current.
         missing: Results that are not there.
         oldest_version: The oldest format version among them.
     """

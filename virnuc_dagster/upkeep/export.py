@@ -9,7 +9,7 @@ from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.report.exports import Matrix, Texts
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
 from virnuc_dagster.stages.pipeline import BATCH, EMBEDDINGS, FRAMES, SEQUENCES, STAGES
-from virnuc_dagster.stages.shards import StaleError
+from virnuc_dagster.stages.staleness import StaleError, stale_reasons
 
 
 def read_for_export(store: CheckpointStore, batch: str, stage: str, bundle: str) -> Matrix | Texts:
@@ -78,12 +78,12 @@ def _records(store: CheckpointStore, batch: str, stage: str, shards: list[str]) 
 
 
 def _check_inputs(store: CheckpointStore, stage: str, shard: str, record: CommitRecord) -> None:
-    """What the shard was made from must be what is stored now."""
-    made_of = record.provenance.get("inputs") or dict.fromkeys(STAGES[stage].inputs)
-    for name, digest in made_of.items():
+    """Refuse a shard that was not made from what is stored now."""
+    made_from = record.provenance.get("inputs") or dict.fromkeys(STAGES[stage].inputs)
+    for name in made_from:
         source, column = STAGES[stage].inputs[name]
         stored = store.record(shard_checkpoint(source, shard))
-        if stored is None or digest != stored.content[column]:
+        if stored is None or stale_reasons(made_from, {**made_from, name: stored.content[column]}):
             raise StaleError(
                 f"{stage} of {shard} was not made from the {source} that are stored now",
                 hint="run `virnuc predict` on the same file again",

@@ -1,6 +1,6 @@
-"""Adopting embeddings that older programs computed: joined by frame id to a batch, committed shard by shard.
+"""Importing embeddings that older programs computed: joined by frame id to a batch, committed shard by shard.
 
-An adopted shard is not computed again. What cannot be known of it (weights, tokenizer, precision) is not claimed: its
+An imported shard is not computed again. What cannot be known of it (weights, tokenizer, precision) is not claimed: its
 provenance says `imported`, and every report that uses it says so.
 """
 
@@ -15,20 +15,21 @@ from virnuc_dagster.errors import InputError
 from virnuc_dagster.stages.batch import BATCH, FRAMES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
 from virnuc_dagster.stages.pipeline import EMBEDDINGS
-from virnuc_dagster.stages.shards import IMPORTED, EmbeddingStage, unwanted
+from virnuc_dagster.stages.shards import EmbeddingStage
+from virnuc_dagster.stages.staleness import IMPORTED, compare
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass
-class Adoption:
-    """What an import came to, for one stage.
+class StageImport:
+    """What an import came to, for one stage; the fields are those of the command's JSON output.
 
     Attributes:
         stage: Which embeddings.
         adopted: Shards committed from the files.
-        present: Shards that already had the wanted result; left as they are.
+        present: Shards whose stored result was current already; left as they are.
         missing: Shard -> how many of its frames no file holds; these are computed by the next run.
     """
 
@@ -44,7 +45,7 @@ class Import:
 
     used: list[Path] = field(default_factory=list)
     refused: dict[Path, str] = field(default_factory=dict)
-    stages: list[Adoption] = field(default_factory=list)
+    stages: list[StageImport] = field(default_factory=list)
 
 
 @dataclass
@@ -66,7 +67,7 @@ class _Rows:
             self.rows[frame], self.files[frame] = row, file
 
 
-def adopt(
+def import_embeddings(
     store: CheckpointStore, batch: str, folder: Path, stages: Iterable[EmbeddingStage], writer: Mapping[str, str]
 ) -> Import:
     """Commit what the files below a folder hold of a batch's frames; the files stay as they are.
@@ -141,15 +142,14 @@ def _commit(
     frames: Mapping[str, list[str]],
     held: _Rows,
     writer: Mapping[str, str],
-) -> Adoption:
+) -> StageImport:
     """Commit every shard whose frames all have a vector, in the order of the frames."""
     import torch
 
-    result = Adoption(stage.name)
+    result = StageImport(stage.name)
     for shard, ids in frames.items():
         wanted, key = stage.wanted(shard, store), shard_checkpoint(stage.name, shard)
-        stored = _readable(store, stage, shard)
-        if stored is not None and not unwanted(stored, wanted):
+        if compare(key, wanted, store).current:  # a damaged result is replaced
             result.present.append(shard)
         elif lacking := sum(frame not in held.rows for frame in ids):
             result.missing[shard] = lacking
@@ -165,12 +165,3 @@ def _commit(
             store.save(key, {"ids": ids, "data": torch.stack([held.rows[frame] for frame in ids])}, provenance, writer)
             result.adopted.append(shard)
     return result
-
-
-def _readable(store: CheckpointStore, stage: EmbeddingStage, shard: str) -> Mapping[str, object] | None:
-    """Provenance of a stored result; None if there is none, or a damaged one (which is then replaced)."""
-    try:
-        record = store.record(shard_checkpoint(stage.name, shard))
-    except CheckpointError:
-        return None
-    return record.provenance if record else None

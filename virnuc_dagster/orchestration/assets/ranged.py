@@ -22,7 +22,7 @@ from virnuc_dagster.orchestration.instance import begin_run
 from virnuc_dagster.orchestration.io_manager import record_metadata
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES, SEQUENCES
-from virnuc_dagster.stages.ensure import Ensured
+from virnuc_dagster.stages.ensure import ShardResult
 from virnuc_dagster.stages.keys import ForeignKeyError, batch_of, is_shard_key, shard_checkpoint
 from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.space import check_space
@@ -38,7 +38,7 @@ def run_shards(
     backend: Backend,
     describe: Callable[[Payload], dict[str, Any]] | None = None,
 ) -> Iterator[dg.AssetMaterialization | dg.Output]:
-    """Bring every shard of the run to its wanted state.
+    """Make the results of all shards of the run current.
 
     Args:
         context: The step; its partition keys are the shards.
@@ -75,8 +75,8 @@ def run_shards(
             trace = None if isinstance(outcome, VirnucError) else outcome
             context.log.error(f"{stage.name} of {key} failed: {outcome}", exc_info=trace)
             continue
-        if outcome.changed:
-            context.log.info(f"{key} was computed again: {'; '.join(map(str, outcome.changed))}")
+        if outcome.reasons:
+            context.log.info(f"{key} was computed again: {'; '.join(map(str, outcome.reasons))}")
         shown = describe(store.load(shard_checkpoint(stage.name, key))) if describe and not outcome.reused else {}
         metadata = {**shown, **facts, **_facts(outcome)}
         if len(asked) > 1 and not outcome.reused:
@@ -114,7 +114,7 @@ class Tally:
     seconds: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
-    def add(self, shard: str, outcome: Ensured | Exception) -> None:
+    def add(self, shard: str, outcome: ShardResult | Exception) -> None:
         """One shard is done."""
         facts: dict[str, Any] = {"stage": self.stage, "batch": batch_of(shard), "shard": shard, "run": self.run_id}
         if isinstance(outcome, Exception):
@@ -163,24 +163,24 @@ def _count_frames(store: CheckpointStore, keys: list[str]) -> int:
     return sum(record.rows for record in found if isinstance(record, CommitRecord))
 
 
-def _facts(ensured: Ensured) -> dict[str, Any]:
+def _facts(result: ShardResult) -> dict[str, Any]:
     return {
-        **ensured.facts,
-        **_rates(ensured),
-        "reused": ensured.reused,
-        **record_metadata(ensured.record),
+        **result.facts,
+        **_rates(result),
+        "reused": result.reused,
+        **record_metadata(result.record),
     }
 
 
-def _rates(ensured: Ensured) -> dict[str, Any]:
-    if not ensured.seconds:
+def _rates(result: ShardResult) -> dict[str, Any]:
+    if not result.seconds:
         return {}
     rates = {
-        "seconds": round(ensured.seconds, 3),
-        "frames_per_second": round(ensured.record.rows / ensured.seconds, 1),
+        "seconds": round(result.seconds, 3),
+        "frames_per_second": round(result.record.rows / result.seconds, 1),
     }
-    if ensured.tokens:
-        rates |= {"tokens": ensured.tokens, "tokens_per_second": round(ensured.tokens / ensured.seconds, 1)}
+    if result.tokens:
+        rates |= {"tokens": result.tokens, "tokens_per_second": round(result.tokens / result.seconds, 1)}
     return rates
 
 

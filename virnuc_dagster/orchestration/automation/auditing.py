@@ -23,7 +23,8 @@ from virnuc_dagster.orchestration.partitions import Registered
 from virnuc_dagster.orchestration.resources import Compute
 from virnuc_dagster.stages.pipeline import BATCH, FRAMES, SEQUENCES, SHARD_STAGES
 from virnuc_dagster.stages.shards import PredictionStage
-from virnuc_dagster.stages.survey import MISSING, STALE, stored_batches, survey_batch
+from virnuc_dagster.stages.staleness import State
+from virnuc_dagster.stages.survey import stored_batches, survey_batch
 from virnuc_dagster.upkeep.audit import StoreAudit, audit_store, set_aside
 from virnuc_dagster.upkeep.health import Verdict
 
@@ -148,8 +149,8 @@ def _count_due(found: StoreAudit, stage: PredictionStage, registered: Registered
         for name, states in due.states.items():
             for shard, state in states.items():
                 if shard not in aside[name]:
-                    found.stages[name].missing += state == MISSING
-                    found.stages[name].stale += state == STALE
+                    found.stages[name].missing += state is State.MISSING
+                    found.stages[name].stale += state is State.STALE
 
 
 def audit_job() -> UnresolvedAssetJobDefinition:

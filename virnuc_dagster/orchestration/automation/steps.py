@@ -1,7 +1,7 @@
 """The steps of a batch on its way to a report, and the runs that do them.
 
     take_in -> shards -> report            the ordinary way of a file
-    cut -> shards -> report                frames are missing, damaged or outdated
+    cut -> shards -> report                frames are missing, damaged or stale
     shards -> predictions -> report        some shards failed: go on with the others, the report says what is missing
 
 Shards whose embeddings a blocking check has stopped get no predictions either way.
