@@ -67,7 +67,7 @@ def run(path: Path, home: Path, bundle_name: str, threads: int) -> tuple[Clock, 
     """Every stage of one batch; returns the times and the number of frames."""
     clock, store, progress = Clock(), LocalStore(home / "store"), Progress()
     bundle = open_bundle(bundle_name)
-    final = PredictionStage(store, bundle, ComputeOptions("cpu", threads=threads))
+    final = PredictionStage(store, bundle, ComputeOptions(device="cpu", threads=threads))
     with clock("read"):
         batch, _ = add_sequences(store, path, path.name, window_length=bundle.spec.window_length, shard_size=2_500)
     with clock("cut"):

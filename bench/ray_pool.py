@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--bundle", default="mini")
     options = parser.parse_args()
     random.seed(SEED)
-    compute = ComputeOptions("cpu", threads=1)
+    compute = ComputeOptions(device="cpu", threads=1)
     bundle = open_bundle(options.bundle)
     scratch = Path(tempfile.mkdtemp(prefix="virnuc-bench-"))
     framed = LocalStore(scratch / "framed")
@@ -68,8 +68,9 @@ def main() -> int:
     )  # fmt: skip
     build_batch(framed, batch, Progress(), {})
     shards = [key.shard for key in framed.list(FRAMES)]
-    ways: dict[str, Backend] = {"local": local, "ray, 1 worker": RayPool("local", compute, 1)}
-    ways["ray, 2 workers"] = RayPool("local", compute, 2)
+    one, two = (compute.model_copy(update={"workers": workers}) for workers in (1, 2))
+    ways: dict[str, Backend] = {"local": local, "ray, 1 worker": RayPool("local", one)}
+    ways["ray, 2 workers"] = RayPool("local", two)
     taken: dict[str, list[float]] = {name: [] for name in ways}
     busy: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(options.rounds):

@@ -35,15 +35,7 @@ def build_definitions(
     settings = settings or Settings.read()
     defaults: dict[str, Any] = {
         "checkpoints": CheckpointIOManager(root=str(settings.store)),
-        "compute": Compute(
-            bundle=settings.bundle,
-            device=settings.device,
-            precision=settings.precision,
-            token_budget=settings.token_budget,
-            threads=settings.threads,
-            backend=settings.backend,
-            workers=settings.workers,
-        ),
+        "compute": Compute(bundle=settings.bundle, **settings.compute),
         "backends": Backends(pools=Pools(), ray_address=settings.ray_address),
         "reports": ReportFolder(root=str(settings.reports)),
         "progress": Progress(),

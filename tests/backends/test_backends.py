@@ -25,7 +25,7 @@ from virnuc_dagster.backends import BackendError, local, ray_cluster, ray_pool
 from virnuc_dagster.backends.ray_cluster import Crew, connected, plan_crew
 from virnuc_dagster.backends.ray_pool import RayPool
 from virnuc_dagster.backends.ray_worker import Worker, describe_job
-from virnuc_dagster.checkpoints import CheckpointDamagedError, LocalStore, NoSpaceError
+from virnuc_dagster.checkpoints import CheckpointDamagedError, Level, LocalStore, NoSpaceError
 from virnuc_dagster.cli import main
 from virnuc_dagster.definitions import build_definitions
 from virnuc_dagster.errors import SettingsError, VirnucError
@@ -178,8 +178,8 @@ def test_settings_reach_the_run_and_its_tags_beat_them(tmp_path, ray_is_there):
     assert (compute.backend, compute.workers, resources["backends"].ray_address) == ("ray", 2, "a:1")
     tagged = Compute().for_run({"virnuc/backend": "ray", "virnuc/workers": "7"})
     assert (tagged.backend, tagged.workers) == ("ray", 7)
-    assert isinstance(resources["backends"].choose(tagged, ComputeOptions()), RayPool)
-    assert Backends(pools=ray_pool.Pools()).choose(Compute(), ComputeOptions()) is local
+    assert isinstance(resources["backends"].choose(tagged.options(Level.LOAD)), RayPool)
+    assert Backends(pools=ray_pool.Pools()).choose(ComputeOptions()) is local
 
 
 def test_runs_share_workers_only_where_they_are_kept(monkeypatch):
@@ -191,14 +191,14 @@ def test_runs_share_workers_only_where_they_are_kept(monkeypatch):
 
     monkeypatch.setattr(ray_pool, "RayPool", Pool)
     of_each_run = ray_pool.Pools()
-    alone = of_each_run.take("", ComputeOptions(), 1)
+    alone = of_each_run.take("", ComputeOptions(workers=1))
     of_each_run.give_back(alone)
     assert closed == [alone]
     with contextlib.closing(ray_pool.Pools(kept=True)) as pools:
-        first = pools.take("", ComputeOptions(), 1)
+        first = pools.take("", ComputeOptions(workers=1))
         pools.give_back(first)
-        assert pools.take("", ComputeOptions(), 1) is first
-        other = pools.take("", ComputeOptions(), 2)
+        assert pools.take("", ComputeOptions(workers=1)) is first
+        other = pools.take("", ComputeOptions(workers=2))
         assert other is not first
         assert closed == [alone]
     assert closed[1:] == [other, first]
@@ -331,8 +331,8 @@ def test_a_stopped_worker_saves_nothing_more(tmp_path):
 )
 def test_a_worker_refuses_what_the_driver_does_not_mean(tmp_path, change, message):
     store = LocalStore(tmp_path)
-    stage = EmbeddingStage(ESM2, store, open_bundle("mini"), ComputeOptions("cpu"))
-    job = describe_job(stage, "b__0001", store, ComputeOptions("cpu"), {})
+    stage = EmbeddingStage(ESM2, store, open_bundle("mini"), ComputeOptions(device="cpu"))
+    job = describe_job(stage, "b__0001", store, ComputeOptions(device="cpu"), {})
     worker = Worker()
     assert worker.begin(job) is None
 
@@ -355,8 +355,8 @@ def test_an_unexpected_error_of_a_worker_keeps_its_traceback(tmp_path, monkeypat
 
     monkeypatch.setattr(EmbeddingStage, "wanted", fail)
     store = LocalStore(tmp_path)
-    stage = EmbeddingStage(ESM2, store, open_bundle("mini"), ComputeOptions("cpu"))
-    job = describe_job(stage, "b__0001", store, ComputeOptions("cpu"), {})
+    stage = EmbeddingStage(ESM2, store, open_bundle("mini"), ComputeOptions(device="cpu"))
+    job = describe_job(stage, "b__0001", store, ComputeOptions(device="cpu"), {})
 
     outcome, notes = pickle.loads(pickle.dumps(Worker().ensure(job, "b__0001")))
 

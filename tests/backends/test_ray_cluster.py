@@ -171,7 +171,7 @@ def case(framed, tmp_path, two_nodes):
     """A store of its own with frames, its shards, the stage ESM-2 on it, and a pool of two workers."""
     shutil.copytree(framed, tmp_path / "store")
     store = LocalStore(tmp_path / "store")
-    options = ComputeOptions("cpu", threads=1)
+    options = ComputeOptions(device="cpu", threads=1)
     pool = RayPool("", options)
     yield (
         store,
@@ -268,7 +268,7 @@ def test_a_worker_that_sees_something_else_stops_the_run(case, monkeypatch, chan
 def test_a_cluster_without_room_ends_the_run_after_a_while(case, monkeypatch):
     store, shards, stage, _ = case
     monkeypatch.setattr(ray_pool, "PATIENCE_SECONDS", 2.0)
-    too_large = RayPool("", ComputeOptions(device="cpu", threads=3), workers=1)
+    too_large = RayPool("", ComputeOptions(device="cpu", threads=3, workers=1))
 
     with pytest.raises(BackendError, match="no Ray worker for 2 s: the cluster has no room"):
         list(too_large(stage, shards[:2], store, Progress(), {}))

@@ -41,7 +41,8 @@ def stage(tmp_path):
     store = LocalStore(tmp_path)
     ids = [f"f{i}" for i in range(len(PROTEINS))]
     store.save(shard_checkpoint(FRAMES, SHARD), {"ids": ids, "nucleotide": PROTEINS, "protein": PROTEINS}, {}, {})
-    stage = EmbeddingStage(ESM2, store, None, ComputeOptions(token_budget=8, threads=1))
+    small = ComputeOptions(threads=1).model_copy(update={"token_budget": 8})  # less than a user may choose
+    stage = EmbeddingStage(ESM2, store, None, small)
     stage.encoder = LengthEncoder()
     return stage
 

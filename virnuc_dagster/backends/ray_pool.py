@@ -25,9 +25,10 @@ from virnuc_dagster.backends import BackendError
 from virnuc_dagster.backends.ray_cluster import Crew, connected
 from virnuc_dagster.backends.ray_worker import Job, Worker, describe_job
 from virnuc_dagster.checkpoints import CheckpointStore, NoSpaceError
+from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.ensure import ShardResult, current_states, reuse
-from virnuc_dagster.stages.shards import ComputeOptions, ShardStage
+from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.staleness import ShardState, state_of
 
 IN_FLIGHT = 2
@@ -56,12 +57,11 @@ class RayPool:
 
     Args:
         address: Of a Ray cluster; empty for `RAY_ADDRESS`, or else one that is started here.
-        options: How to compute; its device is `auto`, `cpu` or `cuda`.
-        workers: How many; 0 for as many as the cluster has room for.
+        options: How to compute, and with how many workers; its device is `auto`, `cpu` or `cuda`.
     """
 
-    def __init__(self, address: str, options: ComputeOptions, workers: int = 0) -> None:
-        self.address, self.options, self.workers = address, options, workers
+    def __init__(self, address: str, options: ComputeOptions) -> None:
+        self.address, self.options = address, options
         self._stack = contextlib.ExitStack()
         self._members: list[_Member] = []
         self._crew: Crew | None = None
@@ -81,7 +81,7 @@ class RayPool:
         if first is not None:
             rest.put_back(first)
             crew = self._hire()
-            options = replace(self.options, device=crew.device, threads=crew.threads)
+            options = self.options.model_copy(update={"device": crew.device, "threads": crew.threads})
             job = describe_job(stage, first, store, options, writer)
             try:
                 yield from _Run(self._members, job, rest, progress)
@@ -94,7 +94,7 @@ class RayPool:
         """Return the workers' number and size; start them the first time."""
         if self._crew is None:
             crew = self._stack.enter_context(
-                connected(self.address, self.options.device, self.options.threads, self.workers)
+                connected(self.address, self.options.device, self.options.threads, self.options.workers)
             )
             self._stack.callback(self._dismiss)
             import ray
@@ -133,11 +133,11 @@ class Pools:
 
     def __init__(self, *, kept: bool = False) -> None:
         self._keeps = kept
-        self._kept: dict[tuple[str, ComputeOptions, int], RayPool] = {}
+        self._kept: dict[tuple[str, ComputeOptions], RayPool] = {}
 
-    def take(self, address: str, options: ComputeOptions, workers: int) -> RayPool:
+    def take(self, address: str, options: ComputeOptions) -> RayPool:
         """Give out a pool, see `RayPool`; it is to be given back when the run is over."""
-        wanted = address, options, workers
+        wanted = address, options
         return self._kept.setdefault(wanted, RayPool(*wanted)) if self._keeps else RayPool(*wanted)
 
     def give_back(self, pool: RayPool) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 from virnuc_dagster import __version__
 from virnuc_dagster.backends import BackendError
 from virnuc_dagster.checkpoints import CheckpointStore, Store, open_store
+from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, list_bundles, open_bundle
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.ensure import ShardResult, ShardWorker
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.stages.shards import ComputeOptions, ShardStage, shard_stage
+from virnuc_dagster.stages.shards import ShardStage, shard_stage
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,7 @@ def import_(folder: Path, batch: str, as_json: bool, **flags: Any) -> int:
     from virnuc_dagster.models.bundle import open_bundle
     from virnuc_dagster.orchestration.instance import open_instance
     from virnuc_dagster.orchestration.runs import Runner
-    from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
+    from virnuc_dagster.stages.shards import PredictionStage
     from virnuc_dagster.upkeep.imported_embeddings import import_embeddings
 
     settings = Settings.read(**flags)
@@ -293,7 +293,7 @@ def import_(folder: Path, batch: str, as_json: bool, **flags: Any) -> int:
     key = resolve_batch(settings, store, batch)
     with open_instance(settings) as instance:
         Runner(build_definitions(settings=settings), instance, store, (), note).cut_batch(key)
-    stages = PredictionStage(store, open_bundle(settings.bundle), ComputeOptions()).inputs
+    stages = PredictionStage(store, open_bundle(settings.bundle), settings.options()).inputs
     done = import_embeddings(store, key, folder, stages, writer("import"))
     if as_json:
         refused = {str(path): reason for path, reason in done.refused.items()}

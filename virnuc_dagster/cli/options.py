@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
+from virnuc_dagster.compute import ComputeChoices
 from virnuc_dagster.errors import SettingsError, VirnucError
+from virnuc_dagster.home.settings import Settings
 
 _EMPTY = "an empty name: is a shell variable not set?"
 
@@ -39,16 +41,6 @@ _STORE = click.option(
 _OVERWRITE = click.option(
     "--overwrite", is_flag=True, help="Replace files that are in the way; inputs of the call are never replaced."
 )
-_COMPUTE = (
-    click.option("--bundle", help="Model bundle: a packaged name or a folder [default: mini]."),
-    click.option("--device", help="auto, cpu, cuda or cuda:N [default: auto]."),
-    click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: float32]"),
-    click.option("--threads", type=int, help="CPU threads [default: 0, one a physical core]."),
-    click.option("--backend", type=click.Choice(["local", "ray"]), help="Where shards are computed [default: local]."),
-    click.option("--workers", type=int, help="Workers of --backend ray [default: 0, as many as fit]."),
-    click.option("--token-budget", type=int, help="Tokens an encoder is fed at once; less needs less memory."),
-)
-
 _END_MARK = click.option(
     "--allow-missing-end-mark",
     is_flag=True,
@@ -59,8 +51,6 @@ _END_MARK = click.option(
 
 def complete_batch(context: click.Context, _: click.Parameter, begin: str) -> list[str]:
     """List batch keys that a shell may complete to; nothing if the home cannot be read."""
-    from virnuc_dagster.home.settings import Settings
-
     try:
         store = Settings.read(home=context.params.get("home"), store=context.params.get("store")).store
         if isinstance(store, str):
@@ -81,9 +71,13 @@ def home_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compute_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of computing, from `--bundle` to `--token-budget`."""
-    for option in reversed(_COMPUTE):
-        function = option(function)
+    """Add `--bundle`, and a flag for each of `ComputeChoices`."""
+    fields = {"bundle": Settings.model_fields["bundle"], **ComputeChoices.model_fields}
+    for name, field in reversed(fields.items()):
+        words = get_args(field.annotation)  # of a Literal
+        kind = click.Choice(words) if words else field.annotation
+        told = f"{field.description} [default: {field.default}]."
+        function = click.option(f"--{name.replace('_', '-')}", type=kind, help=told)(function)
     return function
 
 

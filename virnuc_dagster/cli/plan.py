@@ -91,12 +91,11 @@ def _time(settings: Settings, bundle: Any, found: Any, shards: int, *, calibrate
     """Estimate seconds from what was measured on this machine; None where nothing was."""
     from virnuc_dagster.home.versions import open_home
     from virnuc_dagster.planning import calibration, sizing
-    from virnuc_dagster.stages.shards import ComputeOptions
 
     device = _device(settings, measured_here=calibrate)
     key = calibration.key_of(bundle, device, settings.precision, settings.threads)
     if calibrate:
-        options = ComputeOptions(device, settings.precision, settings.token_budget, threads=settings.threads)
+        options = settings.options().model_copy(update={"device": device})
         measured = calibration.measure(bundle, options, found.texts)
         open_home(settings.home)
         calibration.keep(settings.home, key, measured)

@@ -249,10 +249,9 @@ class PredictCall:
     @cached_property
     def _stage(self) -> "PredictionStage":
         from virnuc_dagster.checkpoints import Level
-        from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
+        from virnuc_dagster.stages.shards import PredictionStage
 
-        options = ComputeOptions(precision=self.settings.precision, level=Level(self.level))
-        return PredictionStage(self.store, self._bundle, options)
+        return PredictionStage(self.store, self._bundle, self.settings.options(Level(self.level)))
 
     @cached_property
     def _instance(self) -> Any:

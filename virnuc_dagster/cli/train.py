@@ -105,7 +105,7 @@ def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, pr
     from virnuc_dagster.orchestration.runs import Runner
     from virnuc_dagster.stages.batch import add_sequences
     from virnuc_dagster.stages.keys import shard_checkpoint
-    from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
+    from virnuc_dagster.stages.shards import PredictionStage
 
     store = open_bound_store(settings)
     with fasta.opened() as stream:
@@ -117,8 +117,7 @@ def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, pr
     progress.note(f"{fasta.name}: batch {batch}")
     settings = settings.model_copy(update={"bundle": name})
     definitions = build_definitions(settings=settings, resources={"progress": progress})
-    options = ComputeOptions(precision=settings.precision)
-    stages = PredictionStage(store, bundle, options).inputs
+    stages = PredictionStage(store, bundle, settings.options()).inputs
     with open_instance(settings) as instance:
         shards = Runner(definitions, instance, store, stages, progress.note).embed_batch(batch)
     loaded = [[store.load(shard_checkpoint(stage.name, shard)) for shard in shards] for stage in stages]

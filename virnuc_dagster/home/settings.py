@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from virnuc_dagster.embedding.device import Precision
+from virnuc_dagster.checkpoints import Level
+from virnuc_dagster.compute import ComputeChoices, ComputeOptions
 from virnuc_dagster.errors import SettingsError
 
 HOME_VARIABLE = "VIRNUC_HOME"
@@ -42,8 +43,8 @@ def _nearest(name: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-class Settings(BaseSettings):
-    """The platform's settings; impossible values are refused with a reason.
+class Settings(ComputeChoices, BaseSettings):
+    """The platform's settings; impossible values are refused with a reason. How shards are computed: `ComputeChoices`.
 
     Attributes:
         home: Folder that holds everything below.
@@ -52,13 +53,7 @@ class Settings(BaseSettings):
         instance: Where a new home's Dagster instance keeps runs and events: `sqlite` (files in the home) or `postgres`
             (`DAGSTER_POSTGRES_*` say which). A home's own `dagster/dagster.yaml` stays as it is.
         bundle: Model bundle: a packaged name or a folder.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: Number format of the encoders' matrix products.
         shard_size: Frames a shard, 1 to 1,000,000.
-        token_budget: Tokens an encoder is fed at once.
-        threads: CPU threads of torch; 0 is one a physical core that the process may use.
-        backend: Where shards are computed: `local` (in the run's process) or `ray` (by workers on a Ray cluster).
-        workers: Workers of backend `ray`; 0 is as many as the cluster has room for.
         ray_address: Of a running Ray cluster; if empty, `RAY_ADDRESS` or else a cluster started for the run.
         kubernetes: Whether runs are pods: those over shards then ask for a GPU, unless `device` is `cpu`.
         allow_missing_end_mark: Whether a BGZF file without its end mark is read, instead of refused as truncated.
@@ -84,14 +79,8 @@ class Settings(BaseSettings):
     home: Path = DEFAULT_HOME
     instance: Literal["sqlite", "postgres"] = "sqlite"
     store_at: str = Field("", validation_alias=AliasChoices("store", STORE_VARIABLE))
-    bundle: str = "mini"
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    precision: Precision = "float32"
+    bundle: str = Field("mini", description="Model bundle: a packaged name or a folder")
     shard_size: int = Field(10_000, ge=1, le=1_000_000)
-    token_budget: int = Field(8_192, ge=16)
-    threads: int = Field(0, ge=0, le=1024)
-    backend: Literal["local", "ray"] = "local"
-    workers: int = Field(0, ge=0, le=100_000)
     ray_address: str = ""
     kubernetes: bool = False
     allow_missing_end_mark: bool = False
@@ -183,6 +172,15 @@ class Settings(BaseSettings):
                 f"settings cannot be used: {problems(error)}",
                 hint="check the flags, the VIRNUC_* environment variables and settings.toml in the home folder",
             ) from error
+
+    @property
+    def compute(self) -> dict[str, Any]:
+        """How shards are computed, by the names of `ComputeChoices`."""
+        return {name: getattr(self, name) for name in ComputeChoices.model_fields}
+
+    def options(self, level: Level = Level.LOAD) -> ComputeOptions:
+        """Return how shards are computed, as the stages take it; `level` is how much of their inputs is checked."""
+        return ComputeOptions(**self.compute, level=level)
 
     @property
     def store(self) -> Path | str:

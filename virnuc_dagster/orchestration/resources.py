@@ -6,38 +6,45 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from virnuc_dagster.backends import Backend, local, require_backend
 from virnuc_dagster.backends.ray_pool import Pools, RayPool
 from virnuc_dagster.checkpoints import Level
-from virnuc_dagster.embedding.device import PRECISIONS
+from virnuc_dagster.compute import ComputeChoices, ComputeOptions
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.home.places import temporary_base
 from virnuc_dagster.home.settings import Settings, problems
 from virnuc_dagster.models.bundle import Bundle, open_bundle
-from virnuc_dagster.stages.shards import ComputeOptions
 
+_FIELDS = {"bundle": Settings.model_fields["bundle"], **ComputeChoices.model_fields}
 #: Run tags that set a field for one run, so that a backfill from the UI can choose its device too.
-_FIELDS = ("bundle", "device", "precision", "token_budget", "threads", "backend", "workers")
 TAGS = {f"virnuc/{name}": name for name in _FIELDS}
 #: `virnuc/gpu=1` means device `cuda:1`, and the queue starts no second run with the same number.
 GPU_TAG = "virnuc/gpu"
 
 
-class Compute(dg.ConfigurableResource):
-    """The model bundle and where it runs. Only `bundle` and `precision` change numbers."""
+if TYPE_CHECKING:
 
-    bundle: str = Field(default="mini", description="A packaged bundle's name or a bundle folder.")
-    device: str = Field(default="auto", description="`auto` (first GPU, else CPU), `cpu`, `cuda` or `cuda:N`.")
-    precision: str = Field(default="float32", description="`float32`, `bfloat16` or `float16`.")
-    token_budget: int = Field(default=8_192, description="Tokens an encoder is fed at once; less needs less memory.")
-    threads: int = Field(default=0, description="CPU threads (of each worker); 0 is one a physical core.")
-    backend: str = Field(default="local", description="`local` (this process) or `ray` (workers on a Ray cluster).")
-    workers: int = Field(default=0, description="Workers of backend `ray`; 0 is as many as the cluster has room for.")
+    class _RunConfig(ComputeChoices, dg.ConfigurableResource):
+        bundle: str = ""
+else:
+    # Numbers and plain texts: what cannot work is refused by `for_run`, which says what to do about it.
+    _RunConfig = create_model(
+        "_RunConfig",
+        __base__=dg.ConfigurableResource,
+        **{
+            name: (int if field.annotation is int else str, Field(field.default, description=f"{field.description}."))
+            for name, field in _FIELDS.items()
+        },
+    )
+
+
+class Compute(_RunConfig):
+    """The model bundle and how shards are computed with it. Only `bundle` and `precision` change numbers."""
 
     def open_bundle(self) -> Bundle:
         """The bundle's description; no weights are loaded yet."""
@@ -60,30 +67,21 @@ class Compute(dg.ConfigurableResource):
         values |= {name: tags[tag] for tag, name in TAGS.items() if tag in tags}
         if gpu := tags.get(GPU_TAG, ""):
             values["device"] = _device_of_tag(gpu, values["device"])
-        try:
-            checked = Settings(**values)
-        except ValidationError as error:
-            raise SettingsError(
-                f"this run cannot compute with {problems(error, with_values=True)}",
-                hint="correct the resource `compute` in the launchpad, or the run tag of that name (virnuc/...)",
-            ) from error
-        values |= {name: getattr(checked, name) for name in ("token_budget", "threads", "workers")}
+        checked = _checked(values)
         if checked.backend == "local":
-            values["device"] = str(resolve_device(values["device"]))
+            device = str(resolve_device(checked.device))
         else:
             require_backend(checked.backend)
-            values["device"] = _device_of_workers(checked.device, tags)
-        return Compute(**values)
+            device = _device_of_workers(checked.device, tags)
+        return Compute(**checked.model_dump(exclude={"level", "device"}), bundle=values["bundle"], device=device)
 
     def options(self, level: Level) -> ComputeOptions:
-        """Options for the stages.
+        """Return what the stages take.
 
         Raises:
-            SettingsError: The precision has no such name.
+            SettingsError: A value cannot work.
         """
-        if self.precision not in PRECISIONS:
-            raise SettingsError(f"unknown precision {self.precision!r}", hint=f"use one of {', '.join(PRECISIONS)}")
-        return ComputeOptions(self.device, self.precision, self.token_budget, level, self.threads)
+        return _checked({name: getattr(self, name) for name in ComputeChoices.model_fields} | {"level": level})
 
     @property
     def held_device(self) -> str:
@@ -93,6 +91,16 @@ class Compute(dg.ConfigurableResource):
     def facts(self) -> dict[str, Any]:
         """Metadata of a shard: what it was computed with."""
         return {"bundle": self.open_bundle().name, "precision": self.precision, "device": self.device}
+
+
+def _checked(values: Mapping[str, Any]) -> ComputeOptions:
+    try:
+        return ComputeOptions.model_validate({name: value for name, value in values.items() if name != "bundle"})
+    except ValidationError as error:
+        raise SettingsError(
+            f"this run cannot compute with {problems(error, with_values=True)}",
+            hint="correct the resource `compute` in the launchpad, or the run tag of that name (virnuc/...)",
+        ) from error
 
 
 def _device_of_workers(device: str, tags: Mapping[str, str]) -> str:
@@ -114,12 +122,12 @@ class Backends(dg.ConfigurableResource):
     )
     _pool: RayPool | None = PrivateAttr(None)
 
-    def choose(self, compute: Compute, options: ComputeOptions) -> Backend:
-        """The backend of this run; a pool of workers is kept for all of its steps."""
-        if compute.backend == "local":
+    def choose(self, options: ComputeOptions) -> Backend:
+        """Return the backend of this run; a pool of workers is kept for all of its steps."""
+        if options.backend == "local":
             return local
         if self._pool is None:
-            self._pool = self.pools.take(self.ray_address, options, compute.workers)
+            self._pool = self.pools.take(self.ray_address, options)
         return self._pool
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:

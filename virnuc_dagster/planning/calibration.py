@@ -17,9 +17,9 @@ from virnuc_dagster.files import make_folder, write_atomic
 from virnuc_dagster.sequences.sampling import Counts
 
 if TYPE_CHECKING:
+    from virnuc_dagster.compute import ComputeOptions
     from virnuc_dagster.embedding.runner import Encoder
     from virnuc_dagster.models.bundle import Bundle
-    from virnuc_dagster.stages.shards import ComputeOptions
 
 FILE = "calibration.json"
 _SECONDS = 4.0

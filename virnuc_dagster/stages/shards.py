@@ -4,7 +4,6 @@ Each stage says what provenance it wants for a shard (from small records, withou
 shard. Whether a shard is computed at all, and when it is saved, is decided in `ensure`.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,10 +12,9 @@ from virnuc_dagster.checkpoints import (
     CheckpointMissingError,
     CheckpointStore,
     CommitRecord,
-    Level,
     Payload,
 )
-from virnuc_dagster.embedding.device import Precision, resolve_device, set_threads
+from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.keys import shard_checkpoint
 from virnuc_dagster.stages.pipeline import EMBEDDINGS, FRAMES, embeddings_of
@@ -66,30 +64,6 @@ class ShardStage(Protocol):
     def compute(self, inputs: Any, progress: Progress) -> Payload:
         """The result of a shard from its prepared inputs, one row a frame, in the order of the frames."""
         ...
-
-
-@dataclass(frozen=True)
-class ComputeOptions:
-    """How a run computes. Only `precision` changes numbers and is provenance.
-
-    Attributes:
-        device: Device name as the user gave it.
-        precision: Number format of the encoders' matrix products.
-        token_budget: Tokens fed to an encoder at once.
-        level: How much of an input checkpoint is checked at load.
-        threads: CPU threads, see `embedding.device.set_threads`.
-    """
-
-    device: str = "auto"
-    precision: Precision = "float32"
-    token_budget: int = 8_192
-    level: Level = Level.LOAD
-    threads: int = 0
-
-    def make_ready(self) -> "torch.device":
-        """The device to compute on; sets the threads of the calling thread's work, for OpenMP counts them by thread."""
-        set_threads(self.threads)
-        return resolve_device(self.device)
 
 
 def _record(records: Records, stage: str, shard: str) -> CommitRecord:

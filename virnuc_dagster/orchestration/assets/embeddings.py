@@ -58,7 +58,7 @@ def _embedding_asset(name: str) -> dg.AssetsDefinition:
         stage = EmbeddingStage(name, checkpoints.store, compute.open_bundle(), options)
         with hold_device(compute.held_device, context.log.info):
             yield from run_shards(
-                context, stage, checkpoints.store, progress, journal, compute.facts(), backends.choose(compute, options)
+                context, stage, checkpoints.store, progress, journal, compute.facts(), backends.choose(options)
             )
 
     return embeddings

@@ -48,7 +48,7 @@ def predictions(
     compute = compute.for_run(context.run.tags)
     options = compute.options(checkpoints.level)
     stage = PredictionStage(checkpoints.store, compute.open_bundle(), options)
-    backend = backends.choose(compute, options)
+    backend = backends.choose(options)
     with hold_device(compute.held_device, context.log.info):
         yield from run_shards(context, stage, checkpoints.store, progress, journal, compute.facts(), backend, _scores)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from virnuc_dagster.checkpoints import Level
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.home.binding import open_bound_store
 from virnuc_dagster.home.settings import Settings
@@ -17,7 +16,7 @@ from virnuc_dagster.orchestration.automation.alerts import tell_losses
 from virnuc_dagster.orchestration.automation.steps import CUT, REPORT, SHARDS, SHARDS_JOB, requests
 from virnuc_dagster.orchestration.losses import find_losses
 from virnuc_dagster.orchestration.partitions import Registered, batches
-from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
+from virnuc_dagster.stages.shards import PredictionStage
 from virnuc_dagster.stages.survey import Due, ranges, stored_batches, survey_batch, wanted_digest
 
 #: A tick of a schedule may take 60 seconds; whatever it has not looked at by then is first in the next one.
@@ -67,8 +66,7 @@ class Survey:
     def __init__(self, instance: dg.DagsterInstance, settings: Settings, dry: Path | None = None) -> None:
         self.instance, self.settings = instance, settings
         self.store = open_bound_store(settings)
-        options = ComputeOptions(settings.device, settings.precision, settings.token_budget, Level.LOAD)
-        self.predictions = PredictionStage(self.store, open_bundle(settings.bundle), options)
+        self.predictions = PredictionStage(self.store, open_bundle(settings.bundle), settings.options())
         self.dry = dry is not None
         self.ledger = Ledger(settings.home).copied_to(dry) if dry else Ledger(settings.home)
         self.looked_at: list[str] = []
