@@ -13,7 +13,7 @@ from virnuc_dagster.stages.pipeline import KINDS
 PACKAGE = Path(__file__).parents[1] / "virnuc_dagster"
 SCIENCE = ("sequences", "embedding", "models", "classify", "checkpoints", "report")
 #: Rooms above the stages.
-OUTER = ("cli", "definitions", "evaluation", "home", "inbox", "orchestration", "planning", "services", "upkeep")
+OUTER = ("api", "cli", "definitions", "evaluation", "home", "inbox", "orchestration", "planning", "services", "upkeep")
 
 
 def imports(path: Path) -> set[str]:
@@ -40,6 +40,11 @@ def test_science_imports_no_stage_and_no_asset(part):
     for path in (PACKAGE / part).rglob("*.py"):
         forbidden = {f"virnuc_dagster.{name}" for name in outer}
         assert not {n for n in imports(path) if ".".join(n.split(".")[:2]) in forbidden}, path
+
+
+def test_the_command_line_is_a_user_of_the_package_and_no_part_of_it():
+    for path in {*PACKAGE.rglob("*.py")} - {*(PACKAGE / "cli").rglob("*.py"), PACKAGE / "__main__.py"}:
+        assert not {name for name in imports(path) if name.startswith("virnuc_dagster.cli")}, path
 
 
 def test_checkpoints_are_usable_alone():

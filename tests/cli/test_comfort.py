@@ -9,9 +9,12 @@ import sys
 import click
 import pytest
 
+from virnuc_dagster.api.result import BatchResult
 from virnuc_dagster.cli import main
 from virnuc_dagster.cli.app import virnuc
 from virnuc_dagster.cli.predict import _print_result
+from virnuc_dagster.report.tables import COLUMNS
+from virnuc_dagster.sequences.measured import InputFacts
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()):
@@ -82,9 +85,11 @@ def test_an_error_has_a_remedy_and_a_traceback_only_on_request(tmp_path, capsys)
 
 
 def test_an_id_cannot_steer_the_terminal(tmp_path, capsys):
-    (tmp_path / "sequences.tsv").write_text("header\n\x1b[2Jx\u2028y\t9\t3\t1\t1\t0.5\tviral\n")
+    (tmp_path / "sequences.tsv").write_text(
+        "\t".join(COLUMNS["sequences.tsv"]) + "\n\x1b[2Jx\u2028y\t9\t3\t1\t1\t0.5\tviral\t0.0\tNA\n"
+    )
     summary = {"sequences": 1, "verdicts": {"viral": 1}, "complete": True}
-    _print_result({"output": str(tmp_path), "summary": summary})
+    _print_result(BatchResult(InputFacts("x.fa"), "x-1", tmp_path, summary))
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\N{REPLACEMENT CHARACTER}[2Jx\N{REPLACEMENT CHARACTER}y" in out

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from virnuc_dagster.cli.destination import Destination, Inputs, refuse_existing_file, refuse_own_folders, write_results
+from virnuc_dagster.api.destination import Destination, Inputs, refuse_existing_file, refuse_own_folders, write_results
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.report import paths

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from kits.training import records, write
 
+from virnuc_dagster.api.inputs import readable_twice
 from virnuc_dagster.cli import main
-from virnuc_dagster.cli.inputs import readable_twice
 from virnuc_dagster.home.locks import only_one
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.report import paths

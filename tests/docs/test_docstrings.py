@@ -9,9 +9,10 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "virnuc_dagster"
 #: Rooms whose docstrings were gone through. The others follow; a room that is done is added here.
 ROOMS = (
-    "backends", "classify", "cli", "evaluation", "home", "planning", "report", "sequences", "services", "training",
-)  # fmt: skip
-NOT_YET = {Path("cli/destination.py")}
+    *("api", "backends", "classify", "cli", "evaluation", "home", "planning", "report", "sequences", "services"),
+    "training",
+)
+NOT_YET = {Path("api/destination.py")}
 #: What a clause begins with that wants its reader to supply the verb.
 NO_VERB = re.compile(
     "(a|all|an|and|as|at|both|each|every|everything|for|from|half|how|if|in|it|its|like|most|no|none|not|nothing|of|on|"

@@ -11,10 +11,8 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 
 from virnuc_dagster.backends import BackendError, require_backend
 from virnuc_dagster.files import exclusive, remove_abandoned
+from virnuc_dagster.signals import handlers_kept
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 #: Results are records of a few kilobytes, so this is plenty; Ray would reserve a third of the memory.
@@ -107,7 +106,7 @@ def connected(address: str, device: str, threads: int, workers: int) -> Iterator
     with contextlib.ExitStack() as stack:
         options = {"address": address} if address else stack.enter_context(_own_cluster(device, threads, workers))
         stack.callback(ray.shutdown)
-        with _handlers_kept():
+        with handlers_kept():
             try:
                 _check_answers(address)
                 ray.init(
@@ -194,16 +193,3 @@ def _folder() -> Iterator[Path]:
             yield outer / _INNER
     finally:
         shutil.rmtree(outer, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Give back the handlers of signals: Ray takes SIGTERM for itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from virnuc_dagster.cli.inputs import Source
+from virnuc_dagster.api.inputs import Source
 from virnuc_dagster.cli.options import PathType, batch_argument, home_option, reading_option
 from virnuc_dagster.cli.tables import print_table, printable
 from virnuc_dagster.embedding.registry import ENCODERS
 from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.progress import Progress
 
 if TYPE_CHECKING:
     from virnuc_dagster.orchestration.losses import Losses
@@ -37,35 +38,18 @@ Examples:
 @home_option
 def add(inputs: tuple[Path, ...], **flags: Any) -> int:
     """Read files, cut them into frames and shards, and register those; nothing is embedded yet."""
-    from virnuc_dagster.definitions import build_definitions
-    from virnuc_dagster.home.binding import open_bound_store
-    from virnuc_dagster.home.origins import note_origin
-    from virnuc_dagster.models.bundle import open_bundle
-    from virnuc_dagster.orchestration.instance import open_instance
-    from virnuc_dagster.orchestration.runs import Runner
-    from virnuc_dagster.stages.batch import add_sequences
+    from virnuc_dagster.api.session import open_session
 
-    settings = Settings.read(**flags)
-    store = open_bound_store(settings)
-    window_length = open_bundle(settings.bundle).spec.window_length
     code = 0
-    with open_instance(settings) as instance:
-        runner = Runner(
-            build_definitions(settings=settings), instance, store, (), lambda note: click.echo(note, err=True)
-        )
+    with open_session(Settings.read(**flags), progress=Notes()) as session:
         for source in map(Source.of, map(str, inputs)):
             try:
-                with source.opened() as stream:
-                    batch, record = add_sequences(
-                        store, stream, source.name, window_length=window_length, shard_size=settings.shard_size,
-                        allow_missing_end_mark=settings.allow_missing_end_mark,
-                    )  # fmt: skip
-                note_origin(settings.home, batch, source.facts)
+                batch, record = session.add(source)
             except InputError as error:
                 note(f"error: {error}")
                 code = code or error.exit_code
                 continue
-            shards = runner.cut_batch(batch)
+            shards = session.cut(batch)
             click.echo(f"{batch}\t{record.rows:,} sequences\t{len(shards):,} shards\t{printable(source.given)}")
     return code
 
@@ -247,6 +231,14 @@ def _what_is_lost(settings: Settings, store: Any) -> tuple[str | None, "Losses"]
 
 def _counts(lost: Mapping[str, list[str]]) -> dict[str, int]:
     return {stage: len(keys) for stage, keys in lost.items()}
+
+
+class Notes(Progress):
+    """Tells the user what is worth knowing, and draws nothing."""
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        note(text)
 
 
 def note(text: str) -> None:

@@ -278,23 +278,16 @@ def import_(folder: Path, batch: str, as_json: bool, **flags: Any) -> int:
     Vectors are joined to the batch's frames by id. FOLDER is searched for files such as output_1_DNABERT_S.pt,
     output_1_ESM.pt and output_1_merged.pt; they stay as they are.
     """
-    from virnuc_dagster.cli.batches import note, resolve_batch
-    from virnuc_dagster.definitions import build_definitions
-    from virnuc_dagster.home.binding import open_bound_store
+    from virnuc_dagster.api.session import open_session
+    from virnuc_dagster.cli.batches import Notes, resolve_batch
     from virnuc_dagster.home.written_by import writer
-    from virnuc_dagster.models.bundle import open_bundle
-    from virnuc_dagster.orchestration.instance import open_instance
-    from virnuc_dagster.orchestration.runs import Runner
-    from virnuc_dagster.stages.shards import PredictionStage
     from virnuc_dagster.upkeep.imported_embeddings import import_embeddings
 
     settings = Settings.read(**flags)
-    store = open_bound_store(settings)
-    key = resolve_batch(settings, store, batch)
-    with open_instance(settings) as instance:
-        Runner(build_definitions(settings=settings), instance, store, (), note).cut_batch(key)
-    stages = PredictionStage(store, open_bundle(settings.bundle), settings.options()).inputs
-    done = import_embeddings(store, key, folder, stages, writer("import"))
+    with open_session(settings, progress=Notes()) as session:
+        key = resolve_batch(settings, session.store, batch)
+        session.cut(key)
+        done = import_embeddings(session.store, key, folder, session.stage.inputs, writer("import"))
     if as_json:
         refused = {str(path): reason for path, reason in done.refused.items()}
         facts = {"batch": key, "used": list(map(str, done.used)), "refused": refused}

@@ -1,8 +1,8 @@
 """What a person sees while work goes on: bars on a terminal, one line a stage elsewhere, all on stderr."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -20,29 +20,12 @@ _SHOWN = {
 }
 
 
-@dataclass
-class StageCount:
-    """What one stage came to in this call, also if it took a second run: a shard computed once stays computed."""
-
-    computed: set[str] = field(default_factory=set)
-    reused: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-
-    def as_counts(self) -> dict[str, int | list[str]]:
-        """Return the entries of `run.json`."""
-        return {
-            "computed_shards": len(self.computed),
-            "reused_shards": len(self.reused),
-            "failed_shards": sorted(self.failed),
-        }
-
-
 class ConsoleProgress(ProgressBase):
-    """A progress bar that also counts computed and reused shards; entered again, it begins anew.
+    """Progress bars; entered again, it begins anew.
 
     Args:
         console: Where to draw; bars appear only on a terminal.
-        quiet: Draw nothing; still count.
+        quiet: Draw nothing.
     """
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
@@ -51,7 +34,6 @@ class ConsoleProgress(ProgressBase):
         self._begin()
 
     def _begin(self) -> None:
-        self.stages: dict[str, StageCount] = {}
         self._bars = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(),
@@ -75,7 +57,6 @@ class ConsoleProgress(ProgressBase):
 
     def start(self, stage: str, shards: int, total: int) -> None:
         """Add a bar for the stage."""
-        self.stages.setdefault(stage, StageCount())
         self._began[stage] = time.monotonic()
         title, unit = _SHOWN.get(stage, (stage, "frames"))
         self._tasks[stage] = self._bars.add_task(title, total=total, unit=unit, rate="")
@@ -90,18 +71,12 @@ class ConsoleProgress(ProgressBase):
             self._bars.update(task, rate=f"{completed / seconds:,.0f}/s")
 
     def shard_done(self, stage: str, shard: str, rows: int, *, reused: bool) -> None:
-        """Count a finished shard."""
-        count = self.stages[stage]
-        count.failed.discard(shard)
+        """Move the bar for a shard of which nothing was computed; others have moved it already."""
         if reused:
             self._bars.advance(self._tasks[stage], rows)
-            count.reused |= {shard} - count.computed
-        else:
-            count.computed.add(shard)
 
     def shard_failed(self, stage: str, shard: str, error: Exception) -> None:
         """Say which shard failed and why, at once."""
-        self.stages[stage].failed.add(shard)
         self.note(f"{stage} of {shard} failed: {getattr(error, 'message', error)}")
 
     def shard_stale(self, stage: str, shard: str, reasons: Sequence[Difference]) -> None:
@@ -116,11 +91,12 @@ class ConsoleProgress(ProgressBase):
         if not self.quiet:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def summary_lines(self) -> list[str]:
-        """Write a line a stage with shards: what was computed and what was reused."""
-        return [
-            f"{_SHOWN.get(name, (name, ''))[0]:<22} {len(count.computed)} computed, {len(count.reused)} reused"
-            + (f", {len(count.failed)} failed" if count.failed else "")
-            for name, count in self.stages.items()
-            if count.computed or count.reused or count.failed
-        ]
+
+def summary_lines(run: Mapping[str, Any]) -> list[str]:
+    """Return a line a stage with shards: what was computed and what was reused, from the content of `run.json`."""
+    failed = run["failed_shards"]
+    return [
+        f"{_SHOWN.get(name, (name, ''))[0]:<22} {computed} computed, {run['reused_shards'][name]} reused"
+        + (f", {len(failed[name])} failed" if name in failed else "")
+        for name, computed in run["computed_shards"].items()
+    ]

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from virnuc_dagster.cli.destination import Destination, Inputs, refuse_own_folders
-from virnuc_dagster.cli.inputs import Source
-from virnuc_dagster.cli.options import (
-    PathType,
-    compute_options,
-    home_option,
-    overwrite_option,
-    reading_option,
-    refuse_unwritable,
-)
-from virnuc_dagster.cli.predict import PredictCall
+from virnuc_dagster.api.destination import Destination, Inputs, refuse_own_folders, refuse_unwritable
+from virnuc_dagster.api.inputs import Source
+from virnuc_dagster.api.session import open_session
+from virnuc_dagster.cli.console import ConsoleProgress
+from virnuc_dagster.cli.options import PathType, compute_options, home_option, overwrite_option, reading_option
+from virnuc_dagster.cli.predict import predict_shown
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.files import write_atomic
 from virnuc_dagster.home.settings import Settings
@@ -92,9 +87,8 @@ def evaluate(
         "records": len(chosen), "records_left_out": len(records) - len(chosen),
     }  # fmt: skip
     wanted = [record for id_, record in records.items() if id_ in chosen]
-    call = PredictCall(settings, Console(stderr=True), quiet=quiet, level="load", force=False)
     with interruptible():
-        with closing(call), _results(call, replace(source, name=name), wanted, destination) as folder:
+        with _results(settings, replace(source, name=name), wanted, destination, quiet=quiet) as folder:
             windows, sequences = read_results(folder)
         spec = open_bundle(settings.bundle).spec
         found |= figures(windows, sequences, chosen, roll_up=spec.roll_up, replicates=REPLICATES)
@@ -154,7 +148,7 @@ def _batch_name(fasta: Path, split: str | None) -> str:
 
 @contextmanager
 def _results(
-    call: PredictCall, source: Source, records: list["SequenceRecord"], destination: Destination | None
+    settings: Settings, source: Source, records: list["SequenceRecord"], destination: Destination | None, *, quiet: bool
 ) -> Iterator[Path]:
     """Run the pipeline on the chosen records of an input and yield the folder of its result files."""
     with tempfile.TemporaryDirectory(prefix="virnuc-evaluate-") as scratch:
@@ -163,10 +157,12 @@ def _results(
             for record in records:
                 file.write(b">" + record.description.encode() + b"\n" + record.sequence + b"\n")
         destination = destination or Destination(Path(scratch) / "predictions", Inputs.of(()))
-        result = call.predict(replace(source, file=chosen), destination)
-        if error := result["error"]:
-            raise error
-        yield Path(result["output"])
+        progress = ConsoleProgress(Console(stderr=True), quiet=quiet)
+        with open_session(settings, progress=progress) as session:
+            result = predict_shown(session, replace(source, file=chosen), destination, progress)
+        if result.error:
+            raise result.error
+        yield destination.output
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from virnuc_dagster.cli.destination import Inputs, refuse_existing_file, refuse_own_folders
+from virnuc_dagster.api.destination import Inputs, refuse_existing_file, refuse_own_folders
 from virnuc_dagster.cli.options import PathType, batch_argument, home_option, overwrite_option
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.home.settings import Settings

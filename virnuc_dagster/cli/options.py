@@ -1,6 +1,5 @@
 """Flags that several commands share."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -8,7 +7,7 @@ from typing import Any, get_args
 import click
 
 from virnuc_dagster.compute import ComputeChoices
-from virnuc_dagster.errors import SettingsError, VirnucError
+from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.home.settings import Settings
 
 _EMPTY = "an empty name: is a shell variable not set?"
@@ -89,18 +88,3 @@ def overwrite_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def reading_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--allow-missing-end-mark`, of every command that reads sequence files."""
     return _END_MARK(function)
-
-
-def refuse_unwritable(output: Path) -> None:
-    """Raise if nothing can be written below `output`: said before hours of work, not after.
-
-    Raises:
-        SettingsError: The folder, or the lowest of its parents that is there, is no folder (a link that leads
-            nowhere is none) or is closed to us.
-    """
-    there = next(path for path in (output.absolute(), *output.absolute().parents) if os.path.lexists(path))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise SettingsError(
-            f"--output {output}: {there} is no folder that can be written",
-            hint="name a new or an existing folder, and check its owner and permissions",
-        )

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from virnuc_dagster.api.destination import refuse_unwritable
+from virnuc_dagster.api.inputs import Source, readable_twice
+from virnuc_dagster.api.session import open_session
 from virnuc_dagster.cli.console import ConsoleProgress
-from virnuc_dagster.cli.inputs import Source, readable_twice
-from virnuc_dagster.cli.options import PathType, home_option, reading_option, refuse_unwritable
+from virnuc_dagster.cli.options import PathType, home_option, reading_option
 from virnuc_dagster.cli.signals import interruptible
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.models.bundle import open_bundle
 
 if TYPE_CHECKING:
     from virnuc_dagster.models.bundle import Bundle
-    from virnuc_dagster.training.run import Vectors
 
 _SHOWN = ("accuracy", "balanced_accuracy", "auroc")
 _DESCRIPTION = "Trained by `virnuc train`; `training` says on what and how good it is."
@@ -81,7 +82,8 @@ def train(
         records = read_records(file, labels, name=str(fasta), allow_missing_end_mark=settings.allow_missing_end_mark)
         if encoders:
             source = open_bundle(encoders)
-            vectors = _embedded(settings, Source(str(fasta), str(fasta), file), source, encoders, progress)
+            with open_session(settings.model_copy(update={"bundle": encoders}), progress=progress) as session:
+                vectors = session.embed(Source(str(fasta), str(fasta), file))
             bundle = train_head_only(records, source, vectors, seed, steps or EPOCHS, wanted, progress)
         else:
             bundle = train_all(records, EncoderOptions.of(seed, steps), wanted, progress)
@@ -92,42 +94,6 @@ def train(
         _print_figures(bundle)
         click.echo(f"bundle: {output}")
     return 0
-
-
-def _embedded(settings: Settings, fasta: Source, bundle: "Bundle", name: str, progress: ConsoleProgress) -> "Vectors":
-    """Embed every frame of a file, by the same assets and in the same store as those of `predict`."""
-    import torch
-
-    from virnuc_dagster.definitions import build_definitions
-    from virnuc_dagster.home.binding import open_bound_store
-    from virnuc_dagster.home.origins import note_origin
-    from virnuc_dagster.orchestration.instance import open_instance
-    from virnuc_dagster.orchestration.runs import Runner
-    from virnuc_dagster.stages.batch import add_sequences
-    from virnuc_dagster.stages.keys import shard_checkpoint
-    from virnuc_dagster.stages.shards import PredictionStage
-
-    store = open_bound_store(settings)
-    with fasta.opened() as stream:
-        batch, _ = add_sequences(
-            store, stream, fasta.name, window_length=bundle.spec.window_length, shard_size=settings.shard_size,
-            allow_missing_end_mark=settings.allow_missing_end_mark,
-        )  # fmt: skip
-    note_origin(settings.home, batch, fasta.facts)
-    progress.note(f"{fasta.name}: batch {batch}")
-    settings = settings.model_copy(update={"bundle": name})
-    definitions = build_definitions(settings=settings, resources={"progress": progress})
-    stages = PredictionStage(store, bundle, settings.options()).inputs
-    with open_instance(settings) as instance:
-        shards = Runner(definitions, instance, store, stages, progress.note).embed_batch(batch)
-    loaded = [[store.load(shard_checkpoint(stage.name, shard)) for shard in shards] for stage in stages]
-    ids = [[name for payload in payloads for name in payload["ids"]] for payloads in loaded]
-    if any(of != ids[0] for of in ids):
-        raise AssertionError(f"{batch}: the embeddings do not hold the same frames")
-    return ids[0], {
-        stage.part: torch.cat([torch.empty(0, stage.dim), *(payload["data"] for payload in payloads)])
-        for stage, payloads in zip(stages, loaded, strict=True)
-    }
 
 
 def _print_figures(bundle: "Bundle") -> None:

@@ -4,8 +4,11 @@ Each step is an ordinary Dagster run of the same assets that the UI shows, in th
 fail does not stop what is downstream of the others.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -23,6 +26,7 @@ from virnuc_dagster.orchestration.assets import SHARD_ASSETS, batch_report, sequ
 from virnuc_dagster.orchestration.assets.embeddings import GPU_POOL
 from virnuc_dagster.orchestration.instance import clear_dead_runs, slot_holders
 from virnuc_dagster.orchestration.partitions import batches
+from virnuc_dagster.signals import handlers_kept
 from virnuc_dagster.stages.keys import batch_checkpoint
 from virnuc_dagster.stages.pipeline import BATCH, COMPUTED
 from virnuc_dagster.stages.shards import ShardStage
@@ -146,17 +150,32 @@ class Runner:
         job = job.get_subset(asset_selection=set(keys), asset_check_selection=set())
         run_id = make_new_run_id()
         try:
-            result = job.execute_in_process(
-                instance=self.instance,
-                run_id=run_id,
-                tags=tags | process_tags(run_id),
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            )
+            with _as_a_guest():
+                result = job.execute_in_process(
+                    instance=self.instance,
+                    run_id=run_id,
+                    tags=tags | process_tags(run_id),
+                    run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                )
+        except dg.DagsterExecutionInterruptedError as error:
+            raise KeyboardInterrupt from error
         except Exception as error:
             if cause := find_cause(error):
                 raise cause from error
             raise
         return result.run_id
+
+
+@contextmanager
+def _as_a_guest() -> Iterator[None]:
+    """Leave the process as it was: Dagster replaces handlers of signals, and drops a coroutine in a notebook's loop."""
+    with ExitStack() as stack:
+        stack.enter_context(handlers_kept())
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "coroutine 'BaseEventLoop.shutdown_asyncgens'", RuntimeWarning)
+        yield
 
 
 def _range_tags(keys: Sequence[str]) -> dict[str, str]:

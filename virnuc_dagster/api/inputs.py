@@ -1,5 +1,6 @@
 """The inputs of a call as its user named them: files, pipes, standard input."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from virnuc_dagster.errors import InputError, VirnucError
 from virnuc_dagster.sequences.measured import InputFacts, Measured, measured
 
 STDIN = "-"
+Input = str | os.PathLike[str]
 
 
 @dataclass
@@ -60,6 +62,11 @@ class Source:
     def as_json(self) -> dict[str, Any]:
         """Return `path` as given, `bytes` and `sha256`; None where they could not be told."""
         return asdict(self.facts)
+
+
+def as_source(given: Source | Input) -> Source:
+    """Return an input as what it is read through."""
+    return given if isinstance(given, Source) else Source.of(os.fspath(given))
 
 
 def _standard_input() -> BinaryIO:

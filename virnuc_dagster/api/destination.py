@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.cli.options import refuse_unwritable
 from virnuc_dagster.errors import SettingsError
 from virnuc_dagster.files import make_folder
 from virnuc_dagster.home.origins import FOLDER as ORIGINS
@@ -71,6 +70,21 @@ class Inputs:
         except OSError:
             return self.real.get(os.path.realpath(target))
         return self.numbers.get((facts.st_dev, facts.st_ino)) or self.real.get(os.path.realpath(target))
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Raise if nothing can be written below `output`: said before hours of work, not after.
+
+    Raises:
+        SettingsError: The folder, or the lowest of its parents that is there, is no folder (a link that leads
+            nowhere is none) or is closed to us.
+    """
+    there = next(path for path in (output.absolute(), *output.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise SettingsError(
+            f"--output {output}: {there} is no folder that can be written",
+            hint="name a new or an existing folder, and check its owner and permissions",
+        )
 
 
 def refuse_targets(targets: Iterable[Path], inputs: Inputs, remedy: str = _ELSEWHERE) -> None:
