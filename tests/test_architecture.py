@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from virnuc_dagster.orchestration import private
 from virnuc_dagster.stages.pipeline import KINDS
 
 PACKAGE = Path(__file__).parents[1] / "virnuc_dagster"
@@ -30,8 +31,29 @@ def imports(path: Path) -> set[str]:
 
 def test_only_orchestration_imports_dagster():
     knows = {PACKAGE / "definitions.py", *(PACKAGE / "orchestration").rglob("*.py")}
-    for path in {*PACKAGE.rglob("*.py")} - knows - {PACKAGE / "home" / "settings.py"}:  # it asks for one cron rule
+    for path in {*PACKAGE.rglob("*.py")} - knows:
         assert not {name for name in imports(path) if name.split(".")[0] == "dagster"}, path
+
+
+def of_dagsters_insides(path: Path) -> set[str]:
+    """Names, with their modules, that a file imports of `dagster._*`."""
+    return {name for name in imports(path) if name.startswith("dagster._")}
+
+
+def test_one_module_holds_every_private_import_of_dagster():
+    for path in {*PACKAGE.rglob("*.py")} - {Path(private.__file__)}:
+        assert not of_dagsters_insides(path), path
+    table = {f"{module}.{name}" for name, (module, _) in private.NAMES.items()}
+    assert of_dagsters_insides(Path(private.__file__)) == table | {module for module, _ in private.NAMES.values()}
+
+
+@pytest.mark.parametrize("name", private.NAMES)
+def test_a_private_name_of_dagster_exists_is_needed_and_has_a_reason(name):
+    users = [path for path in PACKAGE.rglob("*.py") if path != Path(private.__file__) and name in path.read_text()]
+
+    assert getattr(private, name) is not None
+    assert users
+    assert private.NAMES[name][1]
 
 
 @pytest.mark.parametrize("part", SCIENCE)

@@ -100,7 +100,7 @@ class Settings(ComputeChoices, BaseSettings):
     @field_validator("backfill_cron", "audit_cron")
     @classmethod
     def _cron(cls, cron: str) -> str:
-        from dagster._utils.schedules import is_valid_cron_string  # not needed for the defaults
+        from virnuc_dagster.orchestration.private import is_valid_cron_string  # not needed for the defaults
 
         if len(cron.split()) != 5 or not is_valid_cron_string(cron):
             raise ValueError("not a cron expression of five fields, such as 0 2 * * *")

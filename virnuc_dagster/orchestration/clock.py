@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.scheduler.instigation import ScheduleInstigatorData
 
 from virnuc_dagster.inbox.ledger import LEDGER_NAME, Ledger
+from virnuc_dagster.orchestration.private import ScheduleInstigatorData
 
 #: Less is left alone: several machines' clocks differ by as much, and so long a silence hurts no one.
 LEEWAY_SECONDS = 60.0

@@ -21,14 +21,17 @@ from typing import Any
 
 import dagster as dg
 import yaml
-from dagster._core.events.log import EventLogEntry
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
-from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
+
+from virnuc_dagster.orchestration.private import (
+    INDEX_SHARD_NAME,
+    SQLITE_BUSY_TIMEOUT_SECONDS,
+    ConfigurableClassData,
+    DagsterSqliteStorage,
+    InstanceRef,
+    SqliteEventLogStorage,
+)
 
 #: Events of one transaction at most; others who want to write wait for its end (about .1 s).
 BATCH_EVENTS = 200
@@ -125,7 +128,7 @@ class HomeEventLog(SqliteEventLogStorage):
                 made = [s for s in connection.iterdump() if not s.startswith("INSERT") or "alembic_version" in s]
             self._tables = "\n".join(made)
 
-    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store events that Dagster hands over together, those of one run in one transaction a database."""
         for run_id in dict.fromkeys(entry.run_id for entry in events):
             with (

@@ -14,7 +14,6 @@ from typing import Any
 
 import dagster as dg
 import yaml
-from dagster._core.instance.ref import InstanceRef
 from sqlalchemy import make_url
 from sqlalchemy.exc import DatabaseError
 
@@ -24,6 +23,7 @@ from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.home.versions import open_home
 from virnuc_dagster.home.written_by import process_is_gone, process_tags
 from virnuc_dagster.orchestration.database import database_refusal, is_out_of_space
+from virnuc_dagster.orchestration.private import NAMES, InstanceRef
 
 CONFIG_NAME = "dagster.yaml"
 #: sha256 of every `dagster.yaml` that a version of this package wrote, the newest last. A file with one of these
@@ -164,7 +164,7 @@ class InstanceError(VirnucError):
 
 #: What a command's own runs print is seen on its terminal. To capture it as well, Dagster redirects both streams of the
 #: process to files and starts four processes a run to copy these back; what comes last may be lost on the way.
-_NOT_CAPTURED = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+_NOT_CAPTURED = {"module": NAMES["NoOpComputeLogManager"][0], "class": "NoOpComputeLogManager"}
 
 
 @contextmanager

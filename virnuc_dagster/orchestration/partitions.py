@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import (
+
+from virnuc_dagster.orchestration.private import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    NOT_FINISHED_STATUSES,
     PARTITION_NAME_TAG,
+    BulkActionsFilter,
+    BulkActionStatus,
 )
-
 from virnuc_dagster.stages.keys import batch_of, is_shard_key
 
 batches = dg.DynamicPartitionsDefinition(name="batches")

@@ -12,12 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import dagster as dg
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-)
-from dagster._core.utils import make_new_run_id
 
 from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.errors import ShardsFailedError, VirnucError
@@ -26,6 +20,12 @@ from virnuc_dagster.orchestration.assets import SHARD_ASSETS, batch_report, sequ
 from virnuc_dagster.orchestration.assets.embeddings import GPU_POOL
 from virnuc_dagster.orchestration.instance import clear_dead_runs, slot_holders
 from virnuc_dagster.orchestration.partitions import batches
+from virnuc_dagster.orchestration.private import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+    make_new_run_id,
+)
 from virnuc_dagster.signals import handlers_kept
 from virnuc_dagster.stages.keys import batch_checkpoint
 from virnuc_dagster.stages.pipeline import BATCH, COMPUTED

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.event_api import AssetRecordsFilter
 
 from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.orchestration.partitions import Registered, batches
@@ -65,7 +64,7 @@ def _announced(instance: dg.DagsterInstance, stages: Sequence[ShardStage], batch
     last = {BATCH: batch, **({stage.name: mine[-1] for stage in stages} if mine else {}), REPORT: batch}
     return all(
         instance.fetch_materializations(
-            AssetRecordsFilter(asset_key=dg.AssetKey(name), asset_partitions=[partition]), limit=1
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), asset_partitions=[partition]), limit=1
         ).records
         for name, partition in last.items()
     )

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from dagster._core.execution.context.metadata_logging import AssetMetadataHandle, OutputMetadataAccumulator
 
 from virnuc_dagster.backends import Backend
 from virnuc_dagster.checkpoints import CheckpointDamagedError, CheckpointStore, CommitRecord, Payload
@@ -20,6 +19,7 @@ from virnuc_dagster.home.journal import Journal
 from virnuc_dagster.home.written_by import writer
 from virnuc_dagster.orchestration.instance import begin_run
 from virnuc_dagster.orchestration.io_manager import record_metadata
+from virnuc_dagster.orchestration.private import AssetMetadataHandle, OutputMetadataAccumulator
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES, SEQUENCES
 from virnuc_dagster.stages.ensure import ShardResult

@@ -11,7 +11,6 @@ import urllib.request
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.home.binding import StoreGoneError, check_store
@@ -20,6 +19,7 @@ from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.inbox.ledger import Ledger, Waiting
 from virnuc_dagster.orchestration.automation.steps import BATCH_TAG, FILES_TAG, STEP_TAG, failure_reason
 from virnuc_dagster.orchestration.losses import Losses, describe, remedy
+from virnuc_dagster.orchestration.private import WILL_RETRY_TAG
 
 _TIMEOUT_SECONDS = 10
 _NAMED_MAX = 10

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from virnuc_dagster.checkpoints import CheckpointKey
 from virnuc_dagster.home.journal import Journal
@@ -20,6 +19,7 @@ from virnuc_dagster.orchestration.instance import begin_run
 from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
 from virnuc_dagster.orchestration.losses import Losses, describe, find_losses, remedy
 from virnuc_dagster.orchestration.partitions import Registered
+from virnuc_dagster.orchestration.private import UnresolvedAssetJobDefinition
 from virnuc_dagster.orchestration.resources import Compute
 from virnuc_dagster.stages.pipeline import BATCH, FRAMES, SEQUENCES, SHARD_STAGES
 from virnuc_dagster.stages.shards import PredictionStage

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.orchestration.automation.alerts import failure_alert, late_alert
@@ -13,6 +12,7 @@ from virnuc_dagster.orchestration.automation.sensors import arrivals, progress
 from virnuc_dagster.orchestration.automation.steps import ASSETS, BATCH_JOB, CUT, REPORT, SHARDS, SHARDS_JOB
 from virnuc_dagster.orchestration.automation.take_in import take_in_job
 from virnuc_dagster.orchestration.kubernetes import run_tags
+from virnuc_dagster.orchestration.private import UnresolvedAssetJobDefinition
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from virnuc_dagster.home.binding import StoreGoneError, check_store
 from virnuc_dagster.home.journal import Journal
@@ -26,6 +25,7 @@ from virnuc_dagster.orchestration.automation.steps import (
 from virnuc_dagster.orchestration.automation.take_in import TAKE_IN_JOB, take_in_request
 from virnuc_dagster.orchestration.checks import keys_of_embedding_checks, red_partitions
 from virnuc_dagster.orchestration.partitions import Registered
+from virnuc_dagster.orchestration.private import UnresolvedAssetJobDefinition
 
 #: A step whose run does not show up this long after it was requested is requested again.
 LOST_AFTER_SECONDS = 120.0

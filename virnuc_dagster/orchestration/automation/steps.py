@@ -12,19 +12,19 @@ Every run carries tags with its batch, step and round, so that what became of a 
 from collections.abc import Iterable, Sequence
 
 import dagster as dg
-from dagster._core.errors import DagsterAssetCheckFailedError
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-    WILL_RETRY_TAG,
-)
 
 from virnuc_dagster.errors import BundleError
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.inbox.ledger import BatchEntry, Range
 from virnuc_dagster.models.bundle import open_bundle
+from virnuc_dagster.orchestration.private import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    NOT_FINISHED_STATUSES,
+    PARTITION_NAME_TAG,
+    WILL_RETRY_TAG,
+    DagsterAssetCheckFailedError,
+)
 from virnuc_dagster.orchestration.resources import GPU_TAG
 from virnuc_dagster.stages.pipeline import PREDICTIONS, SHARD_STAGES, embeddings_of
 
