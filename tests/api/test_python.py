@@ -132,6 +132,8 @@ def test_one_bad_input_keeps_no_other_from_its_report(folder):
         ({"colour": "red"}, "colour: no such setting"),
         ({"precision": "int4"}, "precision"),
         ({"output": "home/reports"}, "keeps for itself"),
+        ({"output": ""}, "an empty name"),
+        ({"inputs": ["tiny.fa", ""]}, "an empty name"),
         ({"output": "tiny.fa"}, "no folder that can be written"),
     ],
 )

@@ -9,7 +9,7 @@ from virnuc_dagster.api.destination import Destination, Inputs, refuse_own_folde
 from virnuc_dagster.api.inputs import Input, as_source
 from virnuc_dagster.api.result import BatchResult
 from virnuc_dagster.api.session import failed, open_session
-from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.errors import SettingsError, VirnucError
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.progress import Progress
 
@@ -56,6 +56,8 @@ def predict(
         'uncertain'
     """
     given = [os.fspath(name) for name in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
+    if "" in (*given, output):
+        raise SettingsError("an empty name stands for no file and no folder", hint="name the input, or the output")
     wanted = Settings.read(**settings)
     sources = [as_source(name) for name in given]
     destination = None
