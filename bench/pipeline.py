@@ -25,6 +25,7 @@ from encoders import CPU, ESM2, RESIDUES, SEED
 from frames import write_contigs
 
 from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.embedding.device import set_threads
 from virnuc_dagster.embedding.esm2 import Esm2Config, Esm2Encoder, Esm2Model
 from virnuc_dagster.embedding.memory import keep_freed_memory
@@ -35,7 +36,7 @@ from virnuc_dagster.stages.batch import BATCH, add_sequences, batch_provenance, 
 from virnuc_dagster.stages.ensure import ensure_shards
 from virnuc_dagster.stages.keys import batch_checkpoint
 from virnuc_dagster.stages.report import build_report
-from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
+from virnuc_dagster.stages.shards import PredictionStage
 
 BASES_A_FRAME = 480  # of the contigs below, nearly
 

@@ -26,10 +26,11 @@ from frames import write_contigs
 from virnuc_dagster.backends import Backend, local
 from virnuc_dagster.backends.ray_pool import RayPool
 from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES, add_sequences, build_batch
-from virnuc_dagster.stages.shards import ComputeOptions, EmbeddingStage
+from virnuc_dagster.stages.shards import EmbeddingStage
 
 ESM2 = "esm2_embeddings"
 

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 
 from virnuc_dagster.checkpoints import LocalStore
+from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.report import paths
 from virnuc_dagster.stages.batch import BATCH, add_sequences, build_batch
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
 from virnuc_dagster.stages.report import build_report
-from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
+from virnuc_dagster.stages.shards import PredictionStage
 
 SEARCH = """() => new Promise((done) => {
   const began = performance.now(), field = document.getElementById('search');

@@ -27,6 +27,7 @@ from overhead import PAGE, tiny_batch
 
 from virnuc_dagster.checkpoints import CommitRecord, LocalStore
 from virnuc_dagster.cli import main as virnuc
+from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.definitions import build_definitions
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.inbox.arrivals import scan_inbox
@@ -40,7 +41,7 @@ from virnuc_dagster.report import paths
 from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES, add_sequences
 from virnuc_dagster.stages.keys import shard_key
 from virnuc_dagster.stages.pipeline import PREDICTIONS
-from virnuc_dagster.stages.shards import ComputeOptions, PredictionStage
+from virnuc_dagster.stages.shards import PredictionStage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ui"))

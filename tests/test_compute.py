@@ -14,7 +14,9 @@ from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.automation.backfill import Survey
 from virnuc_dagster.orchestration.resources import TAGS, Compute
-from virnuc_dagster.stages.shards import ESM2, EmbeddingStage
+from virnuc_dagster.stages.shards import EmbeddingStage
+
+DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"
 
 #: Of each choice another value than its default.
 OTHER = {

@@ -27,6 +27,7 @@ from virnuc_dagster.backends.ray_pool import RayPool
 from virnuc_dagster.backends.ray_worker import Worker, describe_job
 from virnuc_dagster.checkpoints import CheckpointDamagedError, Level, LocalStore, NoSpaceError
 from virnuc_dagster.cli import main
+from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.definitions import build_definitions
 from virnuc_dagster.errors import SettingsError, VirnucError
 from virnuc_dagster.home.settings import Settings
@@ -34,7 +35,7 @@ from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.resources import Backends, Compute
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.ensure import NotTriedError, ShardWorker
-from virnuc_dagster.stages.shards import ComputeOptions, EmbeddingStage
+from virnuc_dagster.stages.shards import EmbeddingStage
 
 ESM2 = "esm2_embeddings"
 

@@ -24,6 +24,7 @@ from virnuc_dagster.backends import BackendError, local, ray_pool
 from virnuc_dagster.backends.ray_pool import ATTEMPTS_MAX, RayPool, WorkerLostError
 from virnuc_dagster.checkpoints import CheckpointDamagedError, LocalStore, NoSpaceError
 from virnuc_dagster.cli import main
+from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.instance import open_instance
@@ -32,7 +33,7 @@ from virnuc_dagster.report import paths
 from virnuc_dagster.stages.batch import FRAMES, add_sequences, build_batch
 from virnuc_dagster.stages.ensure import NotTriedError, ShardResult
 from virnuc_dagster.stages.pipeline import PREDICTIONS
-from virnuc_dagster.stages.shards import ComputeOptions, EmbeddingStage
+from virnuc_dagster.stages.shards import EmbeddingStage
 
 DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"
 

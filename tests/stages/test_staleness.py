@@ -12,6 +12,7 @@ from kits.damage import flip_a_bit
 from kits.pipeline import DEMO
 
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointMissingError, LocalStore
+from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.runs import set_aside_damaged
@@ -20,13 +21,16 @@ from virnuc_dagster.report import paths
 from virnuc_dagster.stages.batch import BATCH, FRAMES, add_sequences, batch_provenance, build_batch
 from virnuc_dagster.stages.ensure import ShardResult, ensure_shards
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
+from virnuc_dagster.stages.pipeline import PREDICTIONS
 from virnuc_dagster.stages.report import build_report
-from virnuc_dagster.stages.shards import DNABERT_S, ESM2, PREDICTIONS, ComputeOptions, EmbeddingStage, PredictionStage
+from virnuc_dagster.stages.shards import EmbeddingStage, PredictionStage
 from virnuc_dagster.stages.space import bytes_needed
 from virnuc_dagster.stages.staleness import IMPORTED, StaleError, State, state_of
 from virnuc_dagster.stages.survey import survey_batch
 from virnuc_dagster.upkeep.export import read_for_export
 from virnuc_dagster.upkeep.imported_embeddings import StageImport, import_embeddings
+
+DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"
 
 MISSING, DAMAGED, STALE, UNKNOWN, CURRENT = (
     State.MISSING, State.DAMAGED, State.STALE, State.UNKNOWN, State.CURRENT
