@@ -69,4 +69,4 @@ class OutOfMemoryError(VirnucError):
 
 
 class ShardsFailedError(VirnucError):
-    """Some shards of a run failed; the others are committed (fields: `failed`, key -> reason)."""
+    """Some shards, or batches, of a run failed; the others are committed (fields: `failed`, key -> reason)."""

@@ -55,12 +55,13 @@ class Platform:
 
     def tick(self, sensor: str) -> list[dg.RunRequest]:
         context = dg.build_sensor_context(instance=self.instance, definitions=self.definitions)
+        context._log_key = ["__repository__", sensor, "1"]  # of a tick of the daemon
         found = self.definitions.resolve_sensor_def(sensor).evaluate_tick(context)
         return list(found.run_requests or [])
 
     def scheduled(self) -> list[dg.RunRequest]:
         """What the schedule scheduled_backfill requests; its own context wants an instance on disk."""
-        return Survey(self.instance, self.settings).requests(print)
+        return Survey(self.instance, self.settings, self.ledger).requests(print)
 
     def carry_out(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
         """Run what was requested, as the daemon would."""

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from kits.automation import Platform, sequences
-from kits.damage import flip_a_bit
+from kits.automation import Platform, flip_a_bit, sequences
 
 from virnuc_dagster.checkpoints.errors import StorageError
 from virnuc_dagster.cli import main
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.automation import take_in
-from virnuc_dagster.orchestration.automation.backfill import Survey, _is_test
+from virnuc_dagster.orchestration.automation.backfill import Survey
 from virnuc_dagster.orchestration.automation.steps import failure_reason
+from virnuc_dagster.orchestration.automation.trials import is_trial
 from virnuc_dagster.stages.batch import SEQUENCES
 from virnuc_dagster.stages.shards import EmbeddingStage
 
@@ -380,7 +380,8 @@ def test_a_test_of_the_schedule_in_the_ui_changes_nothing(platform, batch, tmp_p
     platform.instance.delete_dynamic_partition("batches", batch)
     before = platform.ledger.batch(batch), platform.ledger.last_surveyed()
 
-    tried = Survey(platform.instance, platform.settings, tmp_path_factory.mktemp("dry")).requests(print)
+    copy = platform.ledger.copied_to(tmp_path_factory.mktemp("dry"))
+    tried = Survey(platform.instance, platform.settings, copy, dry=True).requests(print)
 
     assert [request.tags["virnuc/batch"] for request in tried] == [batch]
     assert (platform.ledger.batch(batch), platform.ledger.last_surveyed()) == before
@@ -394,4 +395,4 @@ def test_a_test_of_the_schedule_in_the_ui_changes_nothing(platform, batch, tmp_p
 def test_only_a_tick_of_the_daemon_logs_by_its_number(log_key, is_test):
     now = datetime.now(UTC)
     context = dg.ScheduleEvaluationContext(None, now, log_key, "__repository__", "scheduled_backfill")
-    assert _is_test(context) is is_test
+    assert is_trial(context) is is_test

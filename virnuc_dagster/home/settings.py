@@ -58,6 +58,9 @@ class Settings(ComputeChoices, BaseSettings):
         kubernetes: Whether runs are pods: those over shards then ask for a GPU, unless `device` is `cpu`.
         allow_missing_end_mark: Whether a BGZF file without its end mark is read, instead of refused as truncated.
         shards_per_run: Shards that one run takes, with the models loaded once.
+        batches_per_run: Small batches that share a run at most; 1 gives each its own.
+        shared_frames: Frames that the batches of a shared run have at most, all together; a batch with more has runs of
+            its own.
         automation: Whether the sensors and schedules are on until someone turns them off in the UI.
         inbox_settle_seconds: A file in the inbox is taken in once it has not changed for this long.
         inbox_poll_seconds: How often the sensors look.
@@ -85,10 +88,12 @@ class Settings(ComputeChoices, BaseSettings):
     kubernetes: bool = False
     allow_missing_end_mark: bool = False
     shards_per_run: int = Field(1_000, ge=1)
+    batches_per_run: int = Field(100, ge=1, le=1_000)
+    shared_frames: int = Field(10_000, ge=1)
     automation: bool = True
     inbox_settle_seconds: float = Field(10, ge=0, le=86_400)
     inbox_poll_seconds: int = Field(5, ge=1, le=86_400)
-    files_per_tick: int = Field(20, ge=1, le=1_000)
+    files_per_tick: int = Field(100, ge=1, le=1_000)
     runs_per_tick: int = Field(20, ge=1, le=1_000)
     attempts_max: int = Field(3, ge=1, le=100)
     retry_minutes: float = Field(30, gt=0, le=60 * 24 * 365)

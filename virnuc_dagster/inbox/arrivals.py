@@ -69,7 +69,9 @@ class Scan:
     rejected: list[Arrival] = field(default_factory=list)
 
 
-def scan_inbox(inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float, limit: int) -> Scan:
+def scan_inbox(
+    inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float, limit: int, set_aside: bool = True
+) -> Scan:
     """Look at the inbox and say which files are ready to be taken in.
 
     Costs one stat a file; no file is opened.
@@ -81,6 +83,7 @@ def scan_inbox(inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float
         settle_seconds: A file is ready when it was seen this long with the same size and time of change, and was not
             written to for as long.
         limit: How many ready files to name.
+        set_aside: Whether files whose names are no text are set aside; else they wait.
     """
     seen = dict(_fingerprints(inbox))
     unspeakable = {path: seen.pop(path) for path in list(seen) if not _is_text(path)}
@@ -90,7 +93,8 @@ def scan_inbox(inbox: Path, ledger: Ledger, now: float, *, settle_seconds: float
         ledger.note_files(changed, known.keys() - seen.keys(), now)
     scan = Scan(known=len(seen) + len(unspeakable))
     for path, fingerprint in unspeakable.items():
-        if 0 <= now - fingerprint.mtime_ns / 1e9 < settle_seconds or not _reject_name(inbox, path, fingerprint, scan):
+        young = 0 <= now - fingerprint.mtime_ns / 1e9 < settle_seconds
+        if young or not set_aside or not _reject_name(inbox, path, fingerprint, scan):
             scan.waiting += 1
     waiting = ledger.files("waiting").values()
     if seen_too_early := {file.path: file.fingerprint for file in waiting if file.seen_at > now}:

@@ -7,10 +7,11 @@ inbox is looked at once more and recognised by its content.
 
 import json
 import sqlite3
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +28,17 @@ CREATE INDEX IF NOT EXISTS files_state ON files (state, seen_at);
 CREATE TABLE IF NOT EXISTS batches (
   batch TEXT PRIMARY KEY, step TEXT NOT NULL, round INTEGER NOT NULL, ranges TEXT NOT NULL, requested_at REAL NOT NULL,
   failures INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '', wanted TEXT NOT NULL DEFAULT '',
-  arrived_at REAL NOT NULL, surveyed_at REAL NOT NULL DEFAULT 0, waiting_since REAL NOT NULL DEFAULT 0);
+  arrived_at REAL NOT NULL, surveyed_at REAL NOT NULL DEFAULT 0, waiting_since REAL NOT NULL DEFAULT 0,
+  shared TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS batches_step ON batches (step);
 """
-_VERSION = 3
+_VERSION = 4
 #: Columns that ledgers of older versions lack.
-_NEWER = {"batches": "waiting_since", "files": "failed_at"}
+_NEWER = (
+    ("batches", "waiting_since", "REAL NOT NULL DEFAULT 0"),
+    ("files", "failed_at", "REAL NOT NULL DEFAULT 0"),
+    ("batches", "shared", "TEXT NOT NULL DEFAULT ''"),
+)
 _TIMES = {"files": ("seen_at", "failed_at"), "batches": ("requested_at", "arrived_at", "surveyed_at", "waiting_since")}
 #: Steps of a batch that need no sensor.
 AT_REST = ("done", "parked")
@@ -89,6 +95,7 @@ class BatchEntry:
         failures: Rounds in a row that ended without a complete report.
         reason: Why the last one did.
         wanted: What was wanted (a digest of bundle and precision) when it was parked.
+        shared: Which run it shares with other batches at this step; empty if its runs are its own.
     """
 
     batch: str
@@ -99,6 +106,25 @@ class BatchEntry:
     failures: int
     reason: str
     wanted: str
+    shared: str = ""
+
+
+class NextStep(NamedTuple):
+    """Where a batch goes next in its round.
+
+    Attributes:
+        entry: The batch, as it is now.
+        step: The step that it goes to.
+        ranges: First and last shard of each run of that step.
+        failure: What failed in the step before.
+        together: How many batches may share its run at most.
+    """
+
+    entry: BatchEntry
+    step: str
+    ranges: tuple[Range, ...] = ()
+    failure: str = ""
+    together: int = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -121,10 +147,10 @@ class Waiting:
 def _bring_up_to_date(database: sqlite3.Connection) -> None:
     """Make the tables, or what a table of an older version lacks; may be done by two processes at once."""
     database.executescript(_SCHEMA)
-    for table, column in _NEWER.items():
+    for table, column, kind in _NEWER:
         if column not in {row[1] for row in database.execute(f"PRAGMA table_info({table})")}:
             try:
-                database.execute(f"ALTER TABLE {table} ADD COLUMN {column} REAL NOT NULL DEFAULT 0")
+                database.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
             except sqlite3.OperationalError as error:
                 if "duplicate column" not in str(error):
                     raise
@@ -204,6 +230,14 @@ class Ledger:
                 [(path,) for path in paths],
             )
 
+    def release_files(self, paths: Iterable[str]) -> None:
+        """Files whose run ended before it came to them wait again; it was no attempt of theirs."""
+        with self._database() as database:
+            database.executemany(
+                "UPDATE files SET state = 'waiting', attempts = attempts - 1 WHERE path = ? AND state = 'requested'",
+                [(path,) for path in paths],
+            )
+
     def retry_files(self) -> None:
         """Files that could not be taken in for no fault of theirs (disk full, say) wait again, as if never tried."""
         with self._database() as database:
@@ -223,8 +257,8 @@ class Ledger:
                 (before, attempts_max - 1),
             )
             database.execute(
-                "UPDATE batches SET step = ?, round = round + 1, ranges = '[]', requested_at = 0, reason = '' "
-                "WHERE step = 'done' AND reason <> '' AND requested_at < ? AND failures < ?",
+                "UPDATE batches SET step = ?, round = round + 1, ranges = '[]', requested_at = 0, reason = '', "
+                "shared = '' WHERE step = 'done' AND reason <> '' AND requested_at < ? AND failures < ?",
                 (first_step, before, attempts_max - 1),
             )
 
@@ -252,25 +286,38 @@ class Ledger:
                 "INSERT INTO batches (batch, step, round, ranges, requested_at, wanted, arrived_at, waiting_since) "
                 "VALUES (?,?,1,?,?,?,?,?) ON CONFLICT (batch) DO UPDATE SET step = excluded.step, round = round + 1, "
                 "ranges = excluded.ranges, requested_at = excluded.requested_at, wanted = excluded.wanted, "
-                "reason = '', waiting_since = iif(waiting_since = 0, excluded.waiting_since, waiting_since)",
+                "reason = '', shared = '', "
+                "waiting_since = iif(waiting_since = 0, excluded.waiting_since, waiting_since)",
                 (batch, step, json.dumps(list(ranges)), now if requested else 0, wanted, now, now),
             )
-        return self._known(batch)
-
-    def move_on(self, entry: BatchEntry, step: str, ranges: Iterable[Range], failure: str) -> BatchEntry:
-        """The next step of the same round, requested now; the first `failure` of a round is kept as its reason."""
-        with self._database() as database:
-            database.execute(
-                "UPDATE batches SET step = ?, ranges = ?, requested_at = ?, "
-                "reason = CASE WHEN reason = '' THEN ? ELSE reason END WHERE batch = ? AND round = ?",
-                (step, json.dumps(list(ranges)), time.time(), failure, entry.batch, entry.round),
-            )
-        return self._known(entry.batch)
-
-    def _known(self, batch: str) -> BatchEntry:
         entry = self.batch(batch)
         assert entry is not None
         return entry
+
+    def move_on(self, steps: Iterable[NextStep], shared: str = "") -> list[BatchEntry]:
+        """Requested now: the next steps of batches in their rounds; the first failure of a round is kept as its reason.
+
+        Args:
+            steps: Where they go.
+            shared: What their common run is called.
+
+        Returns:
+            The batches as they are now, without those that were removed meanwhile.
+        """
+        now, moved = time.time(), []
+        with self._database() as database:
+            for step in steps:
+                entry = step.entry
+                found = database.execute(
+                    "UPDATE batches SET step = ?, ranges = ?, requested_at = ?, shared = ?, "
+                    "reason = CASE WHEN reason = '' THEN ? ELSE reason END WHERE batch = ? AND round = ?",
+                    (step.step, json.dumps(step.ranges), now, shared, step.failure, entry.batch, entry.round),
+                )
+                if found.rowcount:
+                    reason = entry.reason or step.failure
+                    now_at = replace(entry, step=step.step, ranges=step.ranges, requested_at=now, reason=reason)
+                    moved.append(replace(now_at, shared=shared))
+        return moved
 
     def finish(self, batch: str, reason: str, failures_max: int) -> str:
         """End a round: without a reason all is well, else it counts as a failure, and too many in a row park it.
@@ -278,7 +325,8 @@ class Ledger:
         Returns:
             The step it is now at, `done` or `parked`.
         """
-        failures = self._known(batch).failures + 1 if reason else 0
+        known = self.batch(batch)
+        failures = known.failures + 1 if known and reason else 0
         step = "parked" if failures >= failures_max else "done"
         with self._database() as database:
             database.execute(
@@ -356,7 +404,7 @@ class Ledger:
         return self._batches("step = 'parked' ORDER BY batch", ())
 
     def _batches(self, condition: str, values: tuple[object, ...]) -> list[BatchEntry]:
-        columns = "batch, step, round, ranges, requested_at, failures, reason, wanted"
+        columns = "batch, step, round, ranges, requested_at, failures, reason, wanted, shared"
         with self._database() as database:
             rows = database.execute(f"SELECT {columns} FROM batches WHERE {condition}", values).fetchall()  # noqa: S608
         return [

@@ -258,6 +258,13 @@ def keys_of_embedding_checks() -> list[dg.AssetCheckKey]:
     return [dg.AssetCheckKey(dg.AssetKey(stage), name) for stage in EMBEDDINGS for name in (INTEGRITY, HEALTH)]
 
 
+def keys_of_shard_checks() -> list[dg.AssetCheckKey]:
+    """The checks that stop a shard: those of its embeddings, and of its predictions."""
+    asset = dg.AssetKey(PREDICTIONS)
+    names = (INTEGRITY, ALIGNMENT, PROBABILITIES)
+    return [*keys_of_embedding_checks(), *(dg.AssetCheckKey(asset, name) for name in names)]
+
+
 def integrity_key(stage: str) -> dg.AssetCheckKey:
     """The integrity check of a stage."""
     return dg.AssetCheckKey(dg.AssetKey(stage), INTEGRITY)

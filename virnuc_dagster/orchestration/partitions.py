@@ -26,14 +26,20 @@ class Registered:
 
     Args:
         instance: The Dagster instance.
+
+    Attributes:
+        in_order: Batches in the order of their shards; torn ones come repeatedly, and what is of no batch comes too.
     """
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.in_order: list[str] = []
         self._of: dict[str, list[str]] = {}
         self._torn: set[str] = set()
         previous = None
         for shard in instance.get_dynamic_partitions(str(shards.name)):
             batch = batch_of(shard)
+            if batch != previous:
+                self.in_order.append(batch)
             if batch != previous and batch in self._of:
                 self._torn.add(batch)
             if is_shard_key(shard):

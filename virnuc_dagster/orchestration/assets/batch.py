@@ -1,23 +1,26 @@
 """`sequence_batch`: stored sequences -> frames in shards -> manifest; registers the shards as partitions."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
-from virnuc_dagster.checkpoints import CheckpointStore, Payload
+from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.home.written_by import writer
+from virnuc_dagster.orchestration.assets.over_batches import BATCHES_PER_RUN, run_batches
 from virnuc_dagster.orchestration.assets.plots import bars
-from virnuc_dagster.orchestration.instance import begin_run
-from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager, record_metadata
 from virnuc_dagster.orchestration.partitions import batches, register_shards
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import batch_provenance, build_batch, current_manifest
+from virnuc_dagster.stages.batch import BATCH, batch_provenance, build_batch, current_manifest
+from virnuc_dagster.stages.keys import batch_checkpoint
 
 OWNERS = ["team:sequence-analysis"]
 
 
 @dg.asset(
     partitions_def=batches,
+    backfill_policy=dg.BackfillPolicy.multi_run(BATCHES_PER_RUN),
     io_manager_key="checkpoints",
     group_name="sequences",
     kinds={"python"},
@@ -28,7 +31,7 @@ def sequence_batch(
     context: dg.AssetExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointIOManager],
     progress: dg.ResourceParam[Progress],
-) -> dg.Output[Payload | None]:
+) -> Iterator[dg.AssetMaterialization | dg.Output]:
     """One input file, cut into windows, six reading frames and shards, with every input sequence accounted for.
 
     A **partition is a batch**, that is one file. Each sequence is cut into windows of the length that the model was
@@ -43,27 +46,29 @@ def sequence_batch(
     frames from which codons with a letter other than A, C, G, T were left out. `reused` means that the batch was cut
     before and nothing was done.
     """
-    begin_run(context.instance, context.run.run_id)
-    manifest, metadata = cut_batch(
-        context.instance, checkpoints.store, context.partition_key, progress, context.run.run_id
+    yield from run_batches(
+        context, lambda batch: cut_batch(context.instance, checkpoints.store, batch, progress, context.run.run_id)
     )
-    return dg.Output(manifest, metadata=metadata)
 
 
 def cut_batch(
     instance: dg.DagsterInstance, store: CheckpointStore, batch: str, progress: Progress, run_id: str
-) -> tuple[Payload | None, dict[str, Any]]:
-    """Cut a batch into frames unless that is done already, and register its shards.
+) -> dict[str, Any]:
+    """Cut a batch into frames unless that is done already, store its manifest, register its shards.
 
     Returns:
-        The manifest to be stored, None if the stored one is current; and what to show of it.
+        What to show of it; `reused` says that it was done already.
     """
+    key = batch_checkpoint(BATCH, batch)
     stored = current_manifest(store, batch)
     manifest = stored or build_batch(store, batch, progress, writer(run_id))
     register_shards(instance, batch, manifest["shards"])
+    if stored is None:
+        store.save(key, manifest, batch_provenance(store, batch), writer(run_id))
+    record = store.record(key)
     counts = {name: int(manifest[name].sum()) for name in ("length", "windows", "open_windows", "frames", "ambiguous")}
     with_frame = int((manifest["frames"] > 0).sum())
-    return None if stored else manifest, {
+    return {
         "sequences": len(manifest["ids"]),
         "bases": counts["length"],
         "windows": counts["windows"],
@@ -82,5 +87,5 @@ def cut_batch(
             "open-frame coverage",
             "windows",
         ),
-        "provenance": dg.MetadataValue.json(batch_provenance(store, batch)),
+        **(record_metadata(record) if record else {}),
     }

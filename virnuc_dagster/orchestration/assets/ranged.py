@@ -19,6 +19,7 @@ from virnuc_dagster.home.journal import Journal
 from virnuc_dagster.home.written_by import writer
 from virnuc_dagster.orchestration.instance import begin_run
 from virnuc_dagster.orchestration.io_manager import record_metadata
+from virnuc_dagster.orchestration.partitions import shards
 from virnuc_dagster.orchestration.private import AssetMetadataHandle, OutputMetadataAccumulator
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import FRAMES, SEQUENCES
@@ -83,13 +84,25 @@ def run_shards(
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata)
         shown_at_end[key] = metadata
     context.log.info(tally.end())
-    if failed:
+    if failed := still_wanted(context, shards, failed):
         raise shards_failed(stage.name, len(asked), {key: failed[key] for key in asked if key in failed})
-    _show_at_end(context, shown_at_end)
+    show_at_end(context, shown_at_end)
     yield dg.Output(None)
 
 
-def _show_at_end(context: dg.AssetExecutionContext, metadata: dict[str, dict[str, Any]]) -> None:
+def still_wanted(
+    context: dg.AssetExecutionContext, dimension: dg.DynamicPartitionsDefinition, failed: dict[str, Exception]
+) -> dict[str, Exception]:
+    """Failures without those of partitions that were removed meanwhile, which are no matter of the others."""
+    if not failed:
+        return failed
+    registered = set(context.instance.get_dynamic_partitions(str(dimension.name)))
+    for key in failed.keys() - registered:
+        context.log.warning(f"{key} was removed meanwhile")
+    return {key: error for key, error in failed.items() if key in registered}
+
+
+def show_at_end(context: dg.AssetExecutionContext, metadata: dict[str, dict[str, Any]]) -> None:
     """Metadata, by partition, for the materializations that the closing output logs.
 
     What `context.add_asset_metadata` does, which reads every registered partition at each call and copies what was
@@ -184,12 +197,12 @@ def _rates(result: ShardResult) -> dict[str, Any]:
     return rates
 
 
-def shards_failed(stage: str, total: int, failed: dict[str, Exception]) -> ShardsFailedError:
-    """One error for all failed shards of a stage; its exit code is that of the gravest cause."""
+def shards_failed(stage: str, total: int, failed: dict[str, Exception], what: str = "shards") -> ShardsFailedError:
+    """One error for all failed shards, or batches, of a stage; its exit code is that of the gravest cause."""
     first = next(iter(failed.values()))
-    remedy = getattr(first, "hint", "") or "the other shards are committed; the same command tries these again"
+    remedy = getattr(first, "hint", "") or f"the other {what} are committed; the same command tries these again"
     error = ShardsFailedError(
-        f"{stage}: {len(failed)} of {total} shards failed: {', '.join(list(failed)[:10])}"
+        f"{stage}: {len(failed)} of {total} {what} failed: {', '.join(list(failed)[:10])}"
         f"{', …' if len(failed) > 10 else ''}\n  {next(iter(failed))}: {getattr(first, 'message', first)}",
         hint=remedy,
         failed={key: str(reason) for key, reason in failed.items()},

@@ -1,23 +1,25 @@
 """`batch_report`: the verdict of every input sequence, as tables and one HTML page."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from virnuc_dagster.files import exclusive, make_folder
 from virnuc_dagster.home.journal import Journal
 from virnuc_dagster.orchestration.assets.batch import OWNERS
+from virnuc_dagster.orchestration.assets.over_batches import BATCHES_PER_RUN, run_batches
 from virnuc_dagster.orchestration.assets.plots import bars, binned
 from virnuc_dagster.orchestration.assets.predictions import predictions
-from virnuc_dagster.orchestration.instance import begin_run
 from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
 from virnuc_dagster.orchestration.partitions import batches
 from virnuc_dagster.orchestration.resources import Compute
 from virnuc_dagster.report import paths
 from virnuc_dagster.services.report_server import ADDRESS_VARIABLE
-from virnuc_dagster.stages.report import build_report
+from virnuc_dagster.stages.report import Report, build_report
 from virnuc_dagster.stages.shards import PredictionStage
 
 
@@ -41,8 +43,10 @@ class ReportFolder:
         return Path(self.root).parent
 
 
-@dg.asset(
+@dg.asset(  # type: ignore[call-overload]  # Nothing is a type to Dagster, also where it says DagsterType
     partitions_def=batches,
+    backfill_policy=dg.BackfillPolicy.multi_run(BATCHES_PER_RUN),
+    dagster_type=dg.Nothing,  # its files are its own matter
     # Read through the store: as an input, this mapping would load every shard of every batch.
     deps=[dg.AssetDep(predictions, partition_mapping=dg.AllPartitionMapping())],
     group_name="verdicts",
@@ -56,7 +60,7 @@ def batch_report(
     compute: Compute,
     reports: dg.ResourceParam[ReportFolder],
     journal: dg.ResourceParam[Journal],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.AssetMaterialization | dg.Output]:
     """Which sequences of a batch are viral: tables, `viral.fasta` and a page to look at.
 
     A **partition is a batch**, that is one input file. Its page is one click away: **open report**.
@@ -68,25 +72,28 @@ def batch_report(
     because Dagster cannot know to which batch a shard belongs. Whether a report is out of date, the scheduled backfill
     finds out.
     """
-    begin_run(context.instance, context.run.run_id)
-    batch = context.partition_key
     stage = PredictionStage(checkpoints.store, compute.open_bundle(), compute.options(checkpoints.level))
-    folder = Path(reports.root) / batch
-    make_folder(folder)
-    with exclusive(folder):  # two at once, with other settings, would mix their files
-        report = build_report(checkpoints.store, batch, stage, folder)
+
+    def make(batch: str) -> dict[str, Any]:
+        folder = Path(reports.root) / batch
+        make_folder(folder)
+        with exclusive(folder):  # two at once, with other settings, would mix their files
+            report = build_report(checkpoints.store, batch, stage, folder)
+        told = {name: report.summary[name] for name in ("complete", "verdicts")}
+        journal.write("report", batch=batch, run=context.run.run_id, **told)
+        return _facts(report, batch)
+
+    yield from run_batches(context, make)
+
+
+def _facts(report: Report, batch: str) -> dict[str, Any]:
     summary = report.summary
-    journal.write(
-        "report", batch=batch, run=context.run.run_id, complete=summary["complete"], verdicts=summary["verdicts"]
-    )
-    return dg.MaterializeResult(
-        metadata={
-            **_links(report.folder, batch),
-            "complete": summary["complete"],
-            **{f"verdict: {name}": count for name, count in summary["verdicts"].items()},
-            **{name: summary[name] for name in ("sequences", "bases", "windows", "scored_windows", "frames")},
-            "open_frame_coverage": round(summary["scored_windows"] / max(summary["windows"], 1), 4),
-            "verdicts": bars(summary["verdicts"], "verdict", "sequences"),
-            "score histogram": binned(report.score_bins, "sequence score", "sequences"),
-        }
-    )
+    return {
+        **_links(report.folder, batch),
+        "complete": summary["complete"],
+        **{f"verdict: {name}": count for name, count in summary["verdicts"].items()},
+        **{name: summary[name] for name in ("sequences", "bases", "windows", "scored_windows", "frames")},
+        "open_frame_coverage": round(summary["scored_windows"] / max(summary["windows"], 1), 4),
+        "verdicts": bars(summary["verdicts"], "verdict", "sequences"),
+        "score histogram": binned(report.score_bins, "sequence score", "sequences"),
+    }

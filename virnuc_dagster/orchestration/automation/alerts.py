@@ -17,7 +17,8 @@ from virnuc_dagster.home.binding import StoreGoneError, check_store
 from virnuc_dagster.home.journal import Journal
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.inbox.ledger import Ledger, Waiting
-from virnuc_dagster.orchestration.automation.steps import BATCH_TAG, FILES_TAG, STEP_TAG, failure_reason
+from virnuc_dagster.orchestration.automation.steps import BATCH_TAG, FILES_TAG, SHARED_TAG, STEP_TAG, failure_reason
+from virnuc_dagster.orchestration.automation.trials import is_trial
 from virnuc_dagster.orchestration.losses import Losses, describe, remedy
 from virnuc_dagster.orchestration.private import WILL_RETRY_TAG
 
@@ -37,8 +38,8 @@ def failure_alert(settings: Settings, status: dg.DefaultSensorStatus) -> dg.Sens
     )
     def alert(context: dg.RunFailureSensorContext) -> None:
         run = context.dagster_run
-        if run.tags.get(WILL_RETRY_TAG) == "true":
-            return
+        if run.tags.get(WILL_RETRY_TAG) == "true" or SHARED_TAG in run.tags:
+            return  # batches that shared a run are tried again at once, in the end alone: that run names the batch
         facts = {
             "run": run.run_id, "job": run.job_name, "batch": run.tags.get(BATCH_TAG, ""),
             "files": run.tags.get(FILES_TAG, ""), "step": run.tags.get(STEP_TAG, ""),
@@ -66,7 +67,7 @@ def late_alert(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorD
         tags={"virnuc/dataflow": "5-operations"},
     )
     def alert(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        now = time.time()
+        now, trial = time.time(), is_trial(context)
         late = Ledger(settings.home).waiting(now - settings.late_after_hours * 3_600)
         told = set(json.loads(context.cursor or "[]"))
         marks = {f"{item.name} {item.since:.0f}": ("late", _late_facts(item, now)) for item in late}
@@ -74,6 +75,9 @@ def late_alert(settings: Settings, status: dg.DefaultSensorStatus) -> dg.SensorD
         marks |= {f"store {gone['reason']}": ("store_gone", gone)} if gone else {}
         for mark in marks.keys() - told:
             event, facts = marks[mark]
+            if trial:
+                context.log.info(facts["text"])
+                continue
             Journal(folder=str(settings.logs)).write(event, **facts)
             if problem := post(settings.webhook.get_secret_value(), facts):
                 context.log.warning(problem)

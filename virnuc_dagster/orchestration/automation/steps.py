@@ -7,9 +7,11 @@
 Shards whose embeddings a blocking check has stopped get no predictions either way.
 
 Every run carries tags with its batch, step and round, so that what became of a step is read from the runs themselves.
+A run that small batches share (`sharing`) carries its own name instead of the round, and the batches' entries in the
+ledger name it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
@@ -30,6 +32,8 @@ from virnuc_dagster.stages.pipeline import PREDICTIONS, SHARD_STAGES, embeddings
 
 CUT, SHARDS, REST, REPORT = "cut", "shards", "predictions", "report"
 BATCH_TAG, STEP_TAG, ROUND_TAG, FILES_TAG = "virnuc/batch", "virnuc/step", "virnuc/round", "virnuc/files"
+#: Of runs over small batches: how many there are in it; and what a run over several of them is called.
+BATCHES_TAG, SHARED_TAG = "virnuc/batches", "virnuc/shared"
 BATCH_JOB, SHARDS_JOB = "cut_or_report_batch", "embed_and_score_shards"
 #: How the text of an error of this package begins in Dagster's events.
 _OURS = "virnuc_dagster."
@@ -44,25 +48,40 @@ ASSETS = {
 JOBS = {CUT: BATCH_JOB, SHARDS: SHARDS_JOB, REST: SHARDS_JOB, REPORT: BATCH_JOB}
 
 
-def requests(entry: BatchEntry, settings: Settings) -> list[dg.RunRequest]:
+def requests(entry: BatchEntry, settings: Settings, tags: Mapping[str, str]) -> list[dg.RunRequest]:
     """The runs of a batch's step: one a range of shards, or one for the whole batch."""
-    common = {BATCH_TAG: entry.batch, STEP_TAG: entry.step, ROUND_TAG: str(entry.round)}
-    if settings.device.startswith("cuda:"):
-        common[GPU_TAG] = settings.device.partition(":")[2]
-    selection = [dg.AssetKey(name) for name in _assets(entry.step, settings)]
+    common = {BATCH_TAG: entry.batch, ROUND_TAG: str(entry.round), **tags}
     key = f"{entry.batch}:{entry.round}:{entry.step}:{entry.requested_at:.0f}"
     if entry.step not in (SHARDS, REST):
-        tags = common | {PARTITION_NAME_TAG: entry.batch}
-        return [dg.RunRequest(run_key=key, job_name=JOBS[entry.step], asset_selection=selection, tags=tags)]
-    return [
-        dg.RunRequest(
-            run_key=f"{key}:{first}",
-            job_name=JOBS[entry.step],
-            asset_selection=selection,
-            tags=common | {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last},
-        )
-        for first, last in entry.ranges
-    ]
+        return [_request(key, entry.step, common | {PARTITION_NAME_TAG: entry.batch}, settings)]
+    return [_request(f"{key}:{ends[0]}", entry.step, common | _range(*ends), settings) for ends in entry.ranges]
+
+
+def shared_request(entries: Sequence[BatchEntry], settings: Settings) -> dg.RunRequest:
+    """The run of a step that batches share, which follow each other among the partitions."""
+    first, last = entries[0], entries[-1]
+    ends = (first.ranges[0][0], last.ranges[-1][1]) if first.step == SHARDS else (first.batch, last.batch)
+    tags = {
+        BATCH_TAG: shown([entry.batch for entry in entries]), BATCHES_TAG: str(len(entries)), SHARED_TAG: first.shared,
+    }  # fmt: skip
+    return _request(first.shared, first.step, tags | _range(*ends), settings)
+
+
+def _request(key: str, step: str, tags: dict[str, str], settings: Settings) -> dg.RunRequest:
+    tags = {**tags, STEP_TAG: step}
+    if settings.device.startswith("cuda:"):
+        tags[GPU_TAG] = settings.device.partition(":")[2]
+    selection = [dg.AssetKey(name) for name in _assets(step, settings)]
+    return dg.RunRequest(run_key=key, job_name=JOBS[step], asset_selection=selection, tags=tags)
+
+
+def _range(first: str, last: str) -> dict[str, str]:
+    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first names, and how many more there are, for a tag."""
+    return (", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""))[:200]
 
 
 def _assets(step: str, settings: Settings) -> Sequence[str]:
@@ -82,8 +101,10 @@ def whole(shards_of_batch: list[str], longest: int) -> list[Range]:
 
 
 def runs_of(instance: dg.DagsterInstance, entry: BatchEntry) -> list[dg.DagsterRun]:
-    """The newest run of each range (or of the whole batch) of the entry's step."""
+    """The newest run of each range (or of the whole batch) of the entry's step, or of the run that it shares."""
     tags = {BATCH_TAG: entry.batch, STEP_TAG: entry.step, ROUND_TAG: str(entry.round)}
+    if entry.shared:
+        tags = {SHARED_TAG: entry.shared}
     newest: dict[str, dg.DagsterRun] = {}
     for run in instance.get_runs(filters=dg.RunsFilter(tags=tags)):  # the newest first
         newest.setdefault(run.tags.get(ASSET_PARTITION_RANGE_START_TAG, ""), run)

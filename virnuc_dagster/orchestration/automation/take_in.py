@@ -10,19 +10,17 @@ from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.home.binding import open_bound_store
 from virnuc_dagster.home.journal import Journal
 from virnuc_dagster.home.settings import Settings
-from virnuc_dagster.home.written_by import writer
 from virnuc_dagster.inbox.arrivals import Arrival, scan_inbox, sweep_spools, take_in
 from virnuc_dagster.inbox.ledger import Fingerprint, Ledger
 from virnuc_dagster.orchestration.assets.batch import cut_batch, sequence_batch
-from virnuc_dagster.orchestration.automation.steps import FILES_TAG, REPORT, SHARDS, whole
+from virnuc_dagster.orchestration.automation.steps import FILES_TAG, REPORT, SHARDS, shown, whole
 from virnuc_dagster.orchestration.checks import Targets, evaluation, integrity_key
 from virnuc_dagster.orchestration.instance import begin_run
-from virnuc_dagster.orchestration.io_manager import CheckpointIOManager, record_metadata
+from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
 from virnuc_dagster.orchestration.partitions import Registered, batches
 from virnuc_dagster.orchestration.resources import Compute
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.batch import BATCH
-from virnuc_dagster.stages.keys import batch_checkpoint
 from virnuc_dagster.stages.survey import wanted_digest
 from virnuc_dagster.upkeep.health import check_batch_integrity
 
@@ -40,11 +38,10 @@ class TakeIn(dg.Config):
 
 def take_in_request(files: list[str]) -> dg.RunRequest:
     """A run that takes in these files."""
-    shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
     return dg.RunRequest(
         job_name=TAKE_IN_JOB,
         run_config={"ops": {_OP: {"config": {"files": files}}}},
-        tags={FILES_TAG: shown[:200]},
+        tags={FILES_TAG: shown(files)},
     )
 
 
@@ -125,10 +122,8 @@ def _register(
     """Cut a batch, announce it as `sequence_batch`, and send it on its way unless it has been there already."""
     store, batch, run_id = checkpoints.store, arrival.batch, context.run.run_id
     context.instance.add_dynamic_partitions(str(batches.name), [batch])
-    manifest, metadata = cut_batch(context.instance, store, batch, progress, run_id)
-    if manifest is not None:
-        record = store.save(batch_checkpoint(BATCH, batch), manifest, metadata["provenance"].value, writer(run_id))
-        metadata |= record_metadata(record)
+    metadata = cut_batch(context.instance, store, batch, progress, run_id)
+    if not metadata["reused"]:
         context.log_event(
             dg.AssetMaterialization(
                 sequence_batch.key, partition=batch, metadata=metadata | {"file": arrival.path},
