@@ -78,7 +78,8 @@ def test_many_files_share_few_runs_and_a_bad_batch_and_a_bad_file_cost_only_a_fe
         rows = platform.report(batch)["sequences.tsv"].decode().splitlines()[1:]
         assert [row.split("\t")[:2] for row in rows] == [["s0", "510"]]
     for stage, check in (("esm2_embeddings", "health"), ("predictions", "alignment")):
-        assert platform.statuses(stage, check) == {f"{batch}__0001": "SUCCEEDED" for batch in good}
+        green = {key for key, status in platform.statuses(stage, check).items() if status == "SUCCEEDED"}
+        assert green == {f"{batch}__0001" for batch in good}
     assert platform.statuses("batch_report", "conservation") == dict.fromkeys(good, "SUCCEEDED") | {bad: "FAILED"}
 
     of_step = Counter(request.tags.get(STEP, "take in") for request in requests)
@@ -106,7 +107,7 @@ def test_a_batch_that_ends_its_run_ends_up_alone(platform):
     for _ in range(20):
         for request in platform.tick("batch_progress"):
             runs.append(request)
-            if RANGE[0] in request.tags and covers(platform, request, poison):
+            if request.tags[STEP] in ("shards", "predictions") and covers(platform, request, poison):
                 killed(platform, request)
             else:
                 platform.carry_out(request)

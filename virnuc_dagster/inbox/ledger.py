@@ -7,15 +7,16 @@ inbox is looked at once more and recognised by its content.
 
 import json
 import sqlite3
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from virnuc_dagster.files import make_folder
+from virnuc_dagster.inbox.entries import BatchEntry, Fingerprint, KnownFile, NextStep, Range, Waiting
+
+__all__ = ["AT_REST", "LEDGER_NAME", "BatchEntry", "Fingerprint", "KnownFile", "Ledger", "NextStep", "Range", "Waiting"]
 
 LEDGER_NAME = "ledger.sqlite"
 _SCHEMA = """
@@ -42,106 +43,6 @@ _NEWER = (
 _TIMES = {"files": ("seen_at", "failed_at"), "batches": ("requested_at", "arrived_at", "surveyed_at", "waiting_since")}
 #: Steps of a batch that need no sensor.
 AT_REST = ("done", "parked")
-Range = tuple[str, str]
-
-
-class Fingerprint(NamedTuple):
-    """What tells that a file is still the same without reading it: size in bytes, time of change, inode."""
-
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: Path) -> "Fingerprint":
-        """The fingerprint of a file as it is now; a symbolic link is not followed."""
-        facts = path.lstat()
-        return cls(facts.st_size, facts.st_mtime_ns, facts.st_ino)
-
-
-@dataclass(frozen=True)
-class KnownFile:
-    """A file of the inbox.
-
-    Attributes:
-        path: Its name in the inbox.
-        fingerprint: As last seen.
-        seen_at: When this fingerprint was first seen, seconds since the epoch.
-        state: `waiting`, `requested` (a run takes it in), `taken`, `duplicate`, `rejected` or `failed`.
-        attempts: Runs that were to take it in.
-        batch: The batch it became, or is a copy of.
-        note: Why it was rejected or failed.
-    """
-
-    path: str
-    fingerprint: Fingerprint
-    seen_at: float
-    state: str
-    attempts: int
-    batch: str
-    note: str
-
-
-@dataclass(frozen=True)
-class BatchEntry:
-    """A batch on its way to a report, or at rest.
-
-    Attributes:
-        batch: Its key.
-        step: What its runs are doing: `cut`, `shards`, `predictions`, `report`; at rest `done` or `parked`.
-        round: Raised each time work on the batch begins; runs carry it as a tag.
-        ranges: First and last shard of each run of the step.
-        requested_at: When the step was begun, seconds since the epoch.
-        failures: Rounds in a row that ended without a complete report.
-        reason: Why the last one did.
-        wanted: What was wanted (a digest of bundle and precision) when it was parked.
-        shared: Which run it shares with other batches at this step; empty if its runs are its own.
-    """
-
-    batch: str
-    step: str
-    round: int
-    ranges: tuple[Range, ...]
-    requested_at: float
-    failures: int
-    reason: str
-    wanted: str
-    shared: str = ""
-
-
-class NextStep(NamedTuple):
-    """Where a batch goes next in its round.
-
-    Attributes:
-        entry: The batch, as it is now.
-        step: The step that it goes to.
-        ranges: First and last shard of each run of that step.
-        failure: What failed in the step before.
-        together: How many batches may share its run at most.
-    """
-
-    entry: BatchEntry
-    step: str
-    ranges: tuple[Range, ...] = ()
-    failure: str = ""
-    together: int = sys.maxsize
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A file or a batch whose report is not there yet.
-
-    Attributes:
-        name: The file's name in the inbox, or the batch's key.
-        state: The file's state, or the batch's step; `failed` for a batch whose last round failed.
-        since: When its waiting began, seconds since the epoch.
-        reason: Why it failed; empty if it is on its way.
-    """
-
-    name: str
-    state: str
-    since: float
-    reason: str
 
 
 def _bring_up_to_date(database: sqlite3.Connection) -> None:
