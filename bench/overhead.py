@@ -25,7 +25,7 @@ from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.inbox.arrivals import scan_inbox
 from virnuc_dagster.inbox.ledger import Ledger
 from virnuc_dagster.orchestration.automation.backfill import Survey
-from virnuc_dagster.orchestration.automation.sensors import Mover
+from virnuc_dagster.orchestration.automation.mover import Mover
 from virnuc_dagster.orchestration.instance import open_instance
 from virnuc_dagster.orchestration.runs import Runner
 from virnuc_dagster.stages.batch import add_sequences
@@ -99,8 +99,8 @@ def _ticks(instance: dg.DagsterInstance, settings: Settings, batch: str, registe
     ledger = Ledger(settings.home)
     ledger.begin(batch, "shards", [("a", "b")])
     for name, tick in {
-        "tick of batch_progress, one batch": lambda: Mover(instance, ledger, settings).advance(ledger.active(1)[0]),
-        "tick of scheduled_backfill": lambda: Survey(instance, settings).requests(lambda _: None),
+        "tick of batch_progress, one batch": lambda: Mover(instance, ledger, settings).next_steps(ledger.active(1)),
+        "tick of scheduled_backfill": lambda: Survey(instance, settings, ledger).requests(lambda _: None),
     }.items():
         began = time.monotonic()
         tick()
@@ -108,7 +108,7 @@ def _ticks(instance: dg.DagsterInstance, settings: Settings, batch: str, registe
     _looks_at_known_files(settings, ledger, registered)
     ledger.finish(batch, "", 3)
     began = time.monotonic()
-    Survey(instance, settings).requests(lambda _: None)
+    Survey(instance, settings, ledger).requests(lambda _: None)
     print(f"survey of the batch: {time.monotonic() - began:.3f} s")
 
 

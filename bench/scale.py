@@ -34,7 +34,7 @@ from virnuc_dagster.inbox.arrivals import scan_inbox
 from virnuc_dagster.inbox.ledger import Ledger
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.automation.backfill import Survey
-from virnuc_dagster.orchestration.automation.sensors import Mover
+from virnuc_dagster.orchestration.automation.mover import Mover
 from virnuc_dagster.orchestration.instance import open_instance
 from virnuc_dagster.orchestration.runs import Runner
 from virnuc_dagster.report import paths
@@ -199,10 +199,10 @@ def ticks(settings: Settings, instance: object, batch: str) -> None:
     )
     timed(
         "tick of batch_progress, one batch",
-        lambda: Mover(instance, ledger, settings).advance(ledger.active(1)[0]),  # type: ignore[arg-type]
+        lambda: Mover(instance, ledger, settings).next_steps(ledger.active(1)),  # type: ignore[arg-type]
     )
     ledger.finish(batch, "", 3)
-    survey = Survey(instance, settings)  # type: ignore[arg-type]
+    survey = Survey(instance, settings, ledger)  # type: ignore[arg-type]
     found = timed("tick of scheduled_backfill", lambda: survey.requests(print))
     print(f"  {len(found)} runs wanted; {survey.summary()}", flush=True)
 

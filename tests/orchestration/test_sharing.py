@@ -184,3 +184,122 @@ def test_a_large_batch_has_runs_of_its_own_and_small_ones_on_both_sides_share(pl
     assert [request.tags.get(BATCHES) for request in requests] == ["2", None, "2"]
     assert [SHARED in request.tags for request in requests] == [True, False, True]
     assert [platform.ledger.batch(batch).shared != "" for batch in (a, b, large, c, d)] == [1, 1, 0, 1, 1]
+
+
+def test_finished_small_batches_between_two_are_passed_over_and_others_are_not(platform):
+    batches = fill(platform, 5)
+    a, b, c, d, e = batches
+    for batch in (b, d):
+        platform.ledger.finish(batch, "", 3)
+    assert groups(platform.tick("batch_progress")) == [[a, e]]
+
+    for batch in (a, c, e):
+        platform.ledger.begin(batch, "report")
+    platform.ledger.begin(d, "report", requested=True)
+    platform.ledger.finish(d, "no space left", 3)  # it would fail in their run
+    assert groups(platform.tick("batch_progress")) == [[a, c], [e]]
+
+
+def test_batches_wait_for_company_while_earlier_runs_of_small_ones_are_unfinished(platform):
+    def at_work(number: int) -> None:
+        tags = {STEP: "shards", BATCHES: str(number)}
+        create_run_for_test(platform.instance, "x", tags=tags, status=dg.DagsterRunStatus.STARTED)
+
+    fill(platform, 3)
+    at_work(1)
+    at_work(2)
+    assert platform.tick("batch_progress") == []
+    fill(platform, 9)  # eight are a full run; the last waits
+
+    (request,) = platform.tick("batch_progress")
+
+    assert request.tags[BATCHES] == "8"
+    assert sum(entry.requested_at == 0 for entry in platform.ledger.active(100)) == 1
+
+
+def test_the_backfill_and_what_follows_a_cut_share_runs_too(platform):
+    batches = fill(platform, 3)
+    platform.settle()
+    for key in platform.store.list("predictions"):
+        platform.store.remove(key)
+    (request,) = platform.scheduled()
+    assert groups([request]) == [[batches[0], batches[-1]]]
+    platform.carry_out(request)
+    platform.settle()
+    reports = {batch: platform.report(batch) for batch in batches}
+    records = platform.records()
+
+    for key in [*platform.store.list("frames"), *platform.store.list("sequence_batch", batches[1])]:
+        platform.store.remove(key)
+    assert platform.scheduled() == []
+    done = platform.settle()
+
+    assert steps(done) == {"cut": 1, "shards": 1, "report": 1}
+    assert {batch: platform.report(batch) for batch in batches} == reports
+    assert {name for name in records if "frames" not in name and "sequence_batch" not in name} == {
+        name for name, text in platform.records().items() if records[name] == text and "frames" not in name
+        and "sequence_batch" not in name
+    }  # fmt: skip
+    assert all(not platform.ledger.batch(batch).reason for batch in batches)
+    assert set(platform.statuses("sequence_batch", "integrity").values()) == {"SUCCEEDED"}
+
+
+def test_a_run_that_was_terminated_is_not_requested_again_at_once(platform):
+    batches = fill(platform, 3)
+    (request,) = platform.tick("batch_progress")
+    create_run_for_test(platform.instance, "x", tags=request.tags, status=dg.DagsterRunStatus.CANCELED)
+
+    assert platform.settle() == []
+
+    entries = [platform.ledger.batch(batch) for batch in batches]
+    assert [(entry.step, entry.failures) for entry in entries] == [("done", 1)] * 3
+    assert all("CANCELED" in entry.reason for entry in entries)
+
+
+def test_a_shared_run_that_fails_is_not_told_of_but_the_batch_that_fails_alone_is(platform):
+    (batch,) = fill(platform, 1)
+    told = []
+    for tags in ({SHARED: "x", "virnuc/batch": f"{batch}, other-1"}, {"virnuc/batch": batch}):
+        platform.store.remove(batch_checkpoint("sequence_batch", batch))
+        request = dg.RunRequest(
+            job_name="cut_or_report_batch", asset_selection=[dg.AssetKey("batch_report")],
+            tags={"dagster/partition": batch, **tags},
+        )  # fmt: skip
+        result = platform.carry_out(request)
+        context = dg.build_run_status_sensor_context(
+            "failure_alert", result.get_run_failure_event(), platform.instance, result.dagster_run
+        ).for_run_failure()
+        platform.definitions.resolve_sensor_def("failure_alert")(context)
+        lines = "".join(path.read_text() for path in platform.settings.logs.glob("*.jsonl")).splitlines()
+        told.append([line["batch"] for line in map(json.loads, lines) if line["event"] == "run_failed"])
+    assert told == [[], [batch]]
+
+
+@pytest.mark.parametrize("sensor", ["inbox_arrivals", "batch_progress", "late_alert"])
+def test_a_test_of_a_sensor_in_the_ui_changes_nothing(platform, sensor):
+    platform = platform.with_settings(late_after_hours=1e-9)
+    batches = fill(platform, 2)
+    platform.drop("new.fa", sequences(7))
+    before = platform.ledger.files(), [platform.ledger.batch(batch) for batch in batches]
+    lines = [path.read_text() for path in platform.settings.logs.glob("*.jsonl")]
+    context = dg.build_sensor_context(instance=platform.instance, definitions=platform.definitions)
+
+    tried = platform.definitions.resolve_sensor_def(sensor).evaluate_tick(context).run_requests or []
+
+    assert (platform.ledger.files(), [platform.ledger.batch(batch) for batch in batches]) == before
+    assert [path.read_text() for path in platform.settings.logs.glob("*.jsonl")] == lines
+    assert len(tried) == len(platform.tick(sensor))  # the real one does what the test showed
+
+
+def test_a_run_that_ends_at_a_file_leaves_the_others_to_the_next_one_together(platform):
+    for n in range(4):
+        platform.drop(f"f{n}.fa", sequences(n))
+    (request,) = platform.tick("inbox_arrivals")
+    killed(platform, request)
+
+    asked = [r.run_config["ops"]["read_and_cut"]["config"]["files"] for r in platform.tick("inbox_arrivals")]
+
+    assert asked == [["f0.fa"]]
+    assert {name: (file.state, file.attempts) for name, file in platform.ledger.files().items()} == {
+        "f0.fa": ("requested", 2), **{f"f{n}.fa": ("waiting", 0) for n in (1, 2, 3)},
+    }  # fmt: skip

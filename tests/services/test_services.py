@@ -16,6 +16,7 @@ from unittest import mock
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import create_run_for_test
 from kits.automation import Platform, sequences
 from kits.ports import free_port
 
@@ -322,13 +323,28 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.begin("old-1", "shards")
     with closing(sqlite3.connect(ledger.path)) as database, database:
-        database.executescript("ALTER TABLE batches DROP COLUMN waiting_since; ALTER TABLE files DROP COLUMN failed_at")
+        for table, column in (("batches", "waiting_since"), ("files", "failed_at"), ("batches", "shared")):
+            database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         database.execute("PRAGMA user_version = 1")
     ledger.retry_failed(time.time(), 3, "cut")
 
     assert ledger.waiting(time.time() + 1) == []
     ledger.begin("old-1", "shards")
     assert [item.name for item in ledger.waiting(time.time() + 1)] == ["old-1"]
+
+
+def test_a_batch_on_its_way_in_a_ledger_of_the_version_before_goes_on_with_the_run_it_has(tmp_path):
+    platform = Platform(tmp_path)
+    platform.ledger.begin("old-1", "report", requested=True)
+    with closing(sqlite3.connect(platform.ledger.path)) as database, database:
+        database.execute("ALTER TABLE batches DROP COLUMN shared")
+        database.execute("PRAGMA user_version = 3")
+    tags = {"virnuc/batch": "old-1", "virnuc/step": "report", "virnuc/round": "1"}
+    create_run_for_test(platform.instance, "x", tags=tags, status=dg.DagsterRunStatus.SUCCESS)
+
+    assert platform.tick("batch_progress") == []
+
+    assert (platform.ledger.batch("old-1").step, platform.ledger.batch("old-1").shared) == ("done", "")
 
 
 def test_a_second_up_on_a_home_is_refused(tmp_path):
