@@ -7,7 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from kits.automation import Platform, flip_a_bit, sequences
+from kits.automation import Platform, sequences
+from kits.damage import flip_a_bit
 
 from virnuc_dagster.checkpoints.errors import StorageError
 from virnuc_dagster.cli import main

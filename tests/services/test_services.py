@@ -280,6 +280,7 @@ class Late:
         """The names that one tick tells of, with the time moved on by so many hours."""
         told = len(self.received)
         context = dg.build_sensor_context(instance=self.platform.instance, cursor=self.cursor)
+        context._log_key = ["__repository__", "late_alert", "1"]  # of a tick of the daemon
         with mock.patch(
             "virnuc_dagster.orchestration.automation.alerts.time.time", return_value=time.time() + after_hours * 3_600
         ):
