@@ -9,7 +9,7 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 from kits.automation import Platform, sequences
 
-from virnuc_dagster.orchestration.partitions import forget_batch, runs_at_work
+from virnuc_dagster.orchestration.partitions import forget_batch
 from virnuc_dagster.stages.batch import SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint
 from virnuc_dagster.stages.shards import EmbeddingStage
@@ -126,7 +126,6 @@ def test_a_batch_that_is_removed_while_its_run_is_at_work_does_not_fail_the_othe
     batches = fill(platform, 4)
     (request,) = platform.tick("batch_progress")
     assert request.tags[BATCHES] == "4"
-    assert all(runs == [] for runs in (runs_at_work(platform.instance, batch) for batch in batches))
     real = EmbeddingStage.prepare
 
     def prepare(stage, shard):
