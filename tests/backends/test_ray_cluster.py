@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,32 +87,45 @@ def test_a_worker_and_then_a_node_are_killed(two_nodes, kit, tmp_path, monkeypat
     monkeypatch.setenv("DAGSTER_HOME", "")
     assert predict(tmp_path / "local", "--shard-size", "3", "--quiet") == 0
     kit.order("slow", "all")
-    killed: list[int] = []
+    kit.order("hold", "all")
     nodes_before_kill: list[str] = []
+    over = threading.Event()
 
-    def wait_for(stage: str, count: int):
-        while len(found := kit.computed(stage)) < count:
+    def wait_for(reached: Callable[[], bool]) -> None:
+        """As long as it takes: how fast the machine is says nothing; the run's end ends it too."""
+        while not reached() and not over.is_set():
             time.sleep(0.01)
-        return found
+
+    def processes(stage: str) -> set[int]:
+        return {row.process for row in kit.computed(stage)}
+
+    def nodes(stage: str) -> set[str]:
+        return {row.node for row in kit.computed(stage)}
 
     def murder() -> None:
-        killed.append(wait_for(DNABERT_S, 8)[-1].process)
-        kit.order("hold", "all")
-        os.kill(killed[0], signal.SIGKILL)
-        deadline = time.monotonic() + 120
-        while len({row.process for row in kit.computed(DNABERT_S)}) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)  # until Ray has restarted it
+        wait_for(lambda: len(processes(DNABERT_S)) == 2)  # both, however late one of them has started
         kit.order("hold")
-        nodes_before_kill.extend({row.node for row in wait_for(ESM2, 12)})
+        wait_for(lambda: len(kit.computed(DNABERT_S)) >= 8)
+        kit.order("hold", "all")
+        os.kill(kit.computed(DNABERT_S)[-1].process, signal.SIGKILL)
+        wait_for(lambda: len(processes(DNABERT_S)) == 3)  # until Ray has restarted it
+        kit.order("hold")
+        wait_for(lambda: bool(kit.computed(ESM2)))
+        kit.order("hold", "all")
+        wait_for(lambda: len(nodes(ESM2)) == 2)
+        kit.order("hold")
+        wait_for(lambda: len(kit.computed(ESM2)) >= 12)
+        nodes_before_kill.extend(nodes(ESM2))
         (other,) = two_nodes.worker_nodes
         kill_node(other)
-        wait_for(ESM2, 20)
+        wait_for(lambda: len(kit.computed(ESM2)) >= 20)
         kit.order("slow")
 
     murderer = threading.Thread(target=murder, daemon=True)
     murderer.start()
     code = predict(tmp_path / "ray", "--shard-size", "3", "--backend", "ray", "--quiet")
-    murderer.join(1)
+    over.set()
+    murderer.join()
     (lost,) = list(two_nodes.worker_nodes)
     two_nodes.remove_node(lost, allow_graceful=False)
 
@@ -133,9 +147,9 @@ def test_a_worker_and_then_a_node_are_killed(two_nodes, kit, tmp_path, monkeypat
         # At most what each dead worker had at hand, and of that one computation that was not yet committed.
         assert len(repeated) <= (0 if stage == PREDICTIONS else 2), repeated
         assert {found[0].metadata["device"].value for found in events.values()} == {"cpu"}
-    workers = {found[0].metadata["worker"].value for found in announced(tmp_path / "ray", DNABERT_S).values()}
-    assert len(workers) == 3, "two from the start, and the one that Ray restarted"
-    assert len({row.node for row in kit.computed(DNABERT_S)}) == 2
+    # Computations, not announcements: the killed process may have lost the only shard that it had begun.
+    assert len(processes(DNABERT_S)) == 3, "two from the start, and the one that Ray restarted"
+    assert len(nodes(DNABERT_S)) == 2
 
 
 def test_a_damaged_shard_ends_the_run_as_it_does_without_ray(two_nodes, tmp_path, monkeypatch, capfd):
