@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from kits.waiting import HANG_SECONDS
 
 import virnuc_dagster
 from virnuc_dagster import backends, files
@@ -50,13 +51,11 @@ def test_a_cluster_that_does_not_answer_is_said_at_once():
     with socket.socket() as taken:  # bound, but it does not listen
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        started = time.monotonic()
         with (
             pytest.raises(BackendError, match=f"cannot use the Ray cluster at {address}"),
             connected(address, "cpu", 1, 1),
         ):
             pass
-    assert time.monotonic() - started < 30
 
 
 @contextlib.contextmanager
@@ -95,7 +94,9 @@ def test_a_token_that_is_not_there_is_told_of(tmp_path):
         code = (
             f"from virnuc_dagster.backends.ray_cluster import connected\nwith connected({address!r}, 'cpu', 1, 1): pass"
         )
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=HANG_SECONDS
+        )
     assert f"BackendError: cannot use the Ray cluster at {address}: Token authentication is enabled" in done.stderr
 
 

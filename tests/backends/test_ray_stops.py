@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from kits.pipeline import SHARDS, Home
+from kits.waiting import HANG_SECONDS
 
 from virnuc_dagster.backends.ray_cluster import connected
 from virnuc_dagster.cli import main
@@ -32,7 +33,7 @@ def title(process: psutil.Process) -> str:
 
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
-    _, left = psutil.wait_procs(processes, timeout=30)
+    _, left = psutil.wait_procs(processes, timeout=HANG_SECONDS)
     left = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
     assert not left, [process.cmdline() for process in left]
 
@@ -54,7 +55,7 @@ def test_stopped_twice_then_killed_then_finished(tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", "")
     before = ray_folders()
     home, whole = Home(tmp_path), tmp_path / "whole"
-    assert main([*home.command("--home", str(whole), "--output", str(whole / "out"), "--quiet")[3:]]) == 0
+    assert main(home.arguments("--home", str(whole), "--output", str(whole / "out"), "--quiet")) == 0
     for send, number, code, stage, count in (
         (os.kill, signal.SIGTERM, 143, "dnabert_s_embeddings", 3),
         (os.killpg, signal.SIGINT, 130, "dnabert_s_embeddings", 8),  # Ctrl-C reaches Ray's processes too
@@ -65,7 +66,7 @@ def test_stopped_twice_then_killed_then_finished(tmp_path, monkeypatch):
         processes = family(victim)
         assert any("raylet" in process.name() for process in processes)
         send(victim.pid, number)
-        stopped = home.finish(victim, timeout=60)
+        stopped = home.finish(victim)
         assert stopped.code == code, stopped.err
         if number == signal.SIGKILL:  # Ray's agents notice last: they first try for a minute to tell the cluster
             processes = [process for process in processes if not title(process).endswith("Agent")]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from kits.s3 import SECRET, environment, new_bucket, service
+from kits.waiting import HANG_SECONDS
 
 from virnuc_dagster.checkpoints import (
     CheckpointDamagedError,
@@ -122,7 +123,7 @@ def test_many_records_are_asked_of_a_service_at_once_after_a_first(monkeypatch):
     store.save(KEY, payload(1), {})
     committed, found = store.record(KEY), store.medium.read
     asked: list[bool] = []
-    sixteen = threading.Barrier(16, timeout=60)  # breaks unless as many ask at the same time
+    sixteen = threading.Barrier(16, timeout=HANG_SECONDS)  # breaks unless as many ask at the same time
 
     def read(*given):
         asked.append(threading.current_thread() is threading.main_thread())

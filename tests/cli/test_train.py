@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from kits.programs import Program
 from kits.training import records, write
+from kits.waiting import HANG_SECONDS, wait_until
 
 from virnuc_dagster.api.inputs import readable_twice
 from virnuc_dagster.cli import main
@@ -26,9 +26,9 @@ def commits(home: Path) -> dict[str, str]:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "virnuc_dagster", *map(str, arguments)], capture_output=True, text=True, timeout=240
-    )
+    program = Program(list(map(str, arguments)), os.environ)
+    out, err = program.communicate(timeout=HANG_SECONDS)
+    return subprocess.CompletedProcess(arguments, program.returncode, out, err)
 
 
 def test_a_head_is_trained_on_stored_embeddings_and_nothing_is_embedded_twice(tmp_path):
@@ -76,17 +76,12 @@ def test_small_encoders_and_their_head_become_a_bundle_that_predicts(tmp_path):
 def test_an_interrupted_training_keeps_its_state_and_says_how_to_go_on(tmp_path):
     fasta, labels = write(tmp_path, records())
     output = tmp_path / "bundle"
-    command = [sys.executable, "-m", "virnuc_dagster", "train", str(fasta), str(labels), "--output", str(output)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = Program(["train", str(fasta), str(labels), "--output", str(output)], os.environ)
     states = tmp_path / ".bundle.training"
-    deadline = time.monotonic() + 120
-    while len(list(states.glob("*.pt"))) < 2:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: len(list(states.glob("*.pt"))) == 2, process)
 
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=HANG_SECONDS)
 
     assert process.returncode == 143, err
     assert "run the same command to go on" in err

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import yaml
 pytest.importorskip("dagster_postgres", reason="needs the extra [postgres]")
 from kits.ports import free_port
 from kits.postgres import PASSWORD, server
+from kits.waiting import HANG_SECONDS, wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FASTA = ">a\n" + "GCTGCC" * 85 + "\n"
@@ -61,15 +61,16 @@ def test_a_dropped_file_becomes_a_report(tmp_path):
     services = read_compose(**{"/data/home": str(home), **ports})
     (home / "inbox" / "a.fasta").write_text(FASTA)
     with server() as postgres, running(services, home, postgres.new_database("composed")) as processes:
-        deadline = time.monotonic() + 150
-        while not (reports := list((home / "reports").glob("*/report.html"))):
+
+        def made() -> list[Path]:
             ended = {name: process.poll() for name, process in processes.items() if process.poll() is not None}
             assert not ended, (ended, [(home / f"{name}.log").read_text()[-2000:] for name in ended])
-            assert time.monotonic() < deadline, {n: (home / f"{n}.log").read_text()[-2000:] for n in processes}
-            time.sleep(0.5)
+            return list((home / "reports").glob("*/report.html"))
+
+        reports = wait_until(made, poll_seconds=0.3)
         address = f"http://localhost:{ports['3001']}/{reports[0].parent.name}/report.html"
         assert services["web"]["environment"]["VIRNUC_REPORTS_URL"] in address
-        assert urllib.request.urlopen(address, timeout=20).read() == reports[0].read_bytes()
-        ui = urllib.request.urlopen(f"http://127.0.0.1:{ports['3000']}/server_info", timeout=20)
+        assert urllib.request.urlopen(address, timeout=HANG_SECONDS).read() == reports[0].read_bytes()
+        ui = urllib.request.urlopen(f"http://127.0.0.1:{ports['3000']}/server_info", timeout=HANG_SECONDS)
         assert ui.status == 200
     assert not [path for path in home.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kits.waiting import HANG_SECONDS
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -33,7 +35,7 @@ def chromium(width: int = 1280, height: int = 1000, base_url: str | None = None)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         try:
             page = browser.new_page(base_url=base_url, viewport={"width": width, "height": height})
-            page.set_default_timeout(60_000)
+            page.set_default_timeout(HANG_SECONDS * 1000)
             yield page
         finally:
             browser.close()

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import psycopg2
 import pytest
 
 from kits.ports import free_port
+from kits.waiting import HANG_SECONDS, wait_until
 
 PASSWORD = "hush-" + "y" * 20
 USER = "virnuc"
@@ -68,15 +68,14 @@ class Postgres:
         )  # fmt: skip
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                self.connect().close()
-                return
-            except psycopg2.OperationalError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+        wait_until(self._answers, self.process, poll_seconds=0.05)
+
+    def _answers(self) -> bool:
+        try:
+            self.connect().close()
+        except psycopg2.OperationalError:
+            return False
+        return True
 
     def connect(self) -> "psycopg2.extensions.connection":
         return psycopg2.connect(host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname="postgres")
@@ -85,7 +84,7 @@ class Postgres:
         """SIGINT: fast shutdown; SIGQUIT: at once, with recovery at the next start, as after a crash."""
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(60)
+            self.process.wait(HANG_SECONDS)
             self.process = None
 
     def new_database(self, name: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kits.ports import free_port
+from kits.waiting import wait_until
 
 FORWARD = str(Path(__file__).with_name("forward.py"))
 SECRET = "hush-" + "x" * 20
@@ -32,14 +32,11 @@ def environment(port: int) -> dict[str, str]:
 
 
 def wait_for(port: int, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
-    while True:
+    def answers() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert time.monotonic() < deadline, "nothing answers"
-        assert process.poll() is None, "the process ended"
-        time.sleep(0.1)
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(answers, process, poll_seconds=0.05)
 
 
 @contextmanager

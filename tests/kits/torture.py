@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold, also in fresh processes
+from kits.waiting import HANG_SECONDS
 from virnuc_dagster.checkpoints import CheckpointKey, CheckpointMissingError, Level, LocalStore
 from virnuc_dagster.errors import VirnucError
 
@@ -187,6 +188,8 @@ def random_kills(work: Callable[[], object], kills: int, longest: Callable[[], f
 
 def fresh_process(code: str, *arguments: str) -> str:
     """What a new Python process prints; it shares nothing with this one."""
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from kits.ports import free_port
+from kits.waiting import HANG_SECONDS, wait_until
 
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {
@@ -54,10 +54,17 @@ class Web:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=HANG_SECONDS) as response:
             answer = json.load(response)
         assert "errors" not in answer, answer
         return answer["data"]
+
+    def is_ready(self) -> bool:
+        """Whether it answers and has loaded the definitions."""
+        try:
+            return bool(self.query(REPOSITORIES)["repositoriesOrError"].get("nodes"))
+        except OSError:
+            return False
 
     def backfill(self, assets: list[str], partitions: list[str]) -> str:
         """Ask for partitions of assets as a click on "Materialize" does; returns the backfill's id."""
@@ -100,15 +107,23 @@ class Web:
         """The run's status."""
         return self.query(RUN_STATUS, id=run_id)["runOrError"]["status"]
 
+    def end_of_run(self, run_id: str) -> str:
+        """The run's status once it has ended."""
+
+        def ended() -> str:
+            status = self.run_status(run_id)
+            return status if status in ("SUCCESS", "FAILURE", "CANCELED") else ""
+
+        return wait_until(ended, poll_seconds=0.3)
+
     def outcome(self, backfill: str) -> str:
         """The backfill's status once it has ended."""
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
+
+        def ended() -> str:
             status = self.query(STATUS, id=backfill)["partitionBackfillOrError"]["status"]
-            if status.startswith("COMPLETED") or status == "FAILED":
-                return status
-            time.sleep(1)
-        return "still running"
+            return status if status.startswith("COMPLETED") or status == "FAILED" else ""
+
+        return wait_until(ended, poll_seconds=0.3)
 
 
 @contextmanager
@@ -132,21 +147,15 @@ def running(
         env={**os.environ, "DAGSTER_HOME": "", **variables, **(env or {})},
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 90
-        while True:
-            assert process.poll() is None, (home / "up.log").read_text()
-            assert time.monotonic() < deadline, (home / "up.log").read_text()
-            try:
-                if Web(port).query(REPOSITORIES)["repositoriesOrError"].get("nodes"):
-                    break
-            except OSError:
-                pass
-            time.sleep(0.3)
+        try:
+            wait_until(Web(port).is_ready, process, poll_seconds=0.3)
+        except AssertionError as error:
+            raise AssertionError((home / "up.log").read_text()) from error
         yield Web(port)
     finally:
         process.terminate()  # to `virnuc up` alone: it must stop what it has started
         try:
-            process.wait(60)
+            process.wait(HANG_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise

@@ -19,6 +19,7 @@ from dagster._core.scheduler.instigation import (
     TickData,
     TickStatus,
 )
+from kits.waiting import HANG_SECONDS
 
 from virnuc_dagster.cli import up
 from virnuc_dagster.home.settings import Settings
@@ -122,7 +123,7 @@ def test_a_sensor_whose_last_look_is_still_to_come_looks_at_once(tmp_path, ahead
         (after,) = instance.all_instigator_state()
 
     assert (after == before) is times_stay
-    assert found == (0 if times_stay else pytest.approx(ahead, abs=30))
+    assert found == (0 if times_stay else pytest.approx(ahead, abs=HANG_SECONDS))
     assert after.instigator_data.cursor == "cursor"  # what was told of stays told
     assert after.instigator_data.last_tick_start_timestamp <= max(time.time(), before.instigator_data[0])
 
@@ -134,7 +135,7 @@ def test_a_schedule_that_ran_in_the_future_runs_when_it_is_due(tmp_path):
         names = state.instigator_origin_id, state.selector_id
         tick = TickData(names[0], "one", InstigatorType.SCHEDULE, TickStatus.SKIPPED, later, selector_id=names[1])
         instance.create_tick(tick)
-        assert set_right(instance, tmp_path) == pytest.approx(90 * 86_400, abs=30)
+        assert set_right(instance, tmp_path) == pytest.approx(90 * 86_400, abs=HANG_SECONDS)
         (after,) = instance.all_instigator_state()
         (tick,) = instance.get_ticks(*names)
 

@@ -87,7 +87,7 @@ def test_two_runs_never_share_a_device(locks):
     for thread in runs:
         thread.start()
     for thread in runs:
-        thread.join(10)
+        thread.join()
     assert most == [1] * 6
 
 
@@ -103,7 +103,7 @@ def test_who_waits_says_for_whom_and_a_cpu_is_shared(locks):
         waiting.start()
         while not notes:
             time.sleep(0.01)
-    waiting.join(10)
+    waiting.join()
     assert "waiting for cuda:0: process" in notes[0]
     assert notes[1:] == ["mine now"]
     with hold_device("cpu", notes.append), hold_device("cpu", notes.append):

@@ -79,7 +79,7 @@ def test_nothing_that_computes_is_imported(again):
         "heavy = ('torch', 'sklearn', 'scipy', 'transformers', 'virnuc_dagster.orchestration.runs');"
         "print([m for m in heavy if m in sys.modules])"
     )
-    command = home.command("--quiet", "--shard-size", "4", source=home.root / "tiny.fa")[3:]
+    command = home.arguments("--quiet", "--shard-size", "4", source=home.root / "tiny.fa")
 
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
 

@@ -29,10 +29,8 @@ def other_head(tmp_path) -> Path:
     return folder
 
 
-def test_a_new_head_recomputes_predictions_and_no_embedding(home, unbroken, other_head):
-    home.predict()
-
-    call = home.predict("--bundle", str(other_head))
+def test_a_new_head_recomputes_predictions_and_no_embedding(done, unbroken, other_head):
+    call = done.predict("--bundle", str(other_head))
 
     assert call.code == 0, call.err
     assert call.run["computed_shards"] == {
@@ -42,29 +40,25 @@ def test_a_new_head_recomputes_predictions_and_no_embedding(home, unbroken, othe
     assert call.files()["windows.tsv"] != unbroken.files()["windows.tsv"]
 
 
-def test_another_precision_recomputes_embeddings_and_names_it(home):
-    home.predict()
-
-    call = home.predict("--precision", "bfloat16")
+def test_another_precision_recomputes_embeddings_and_names_it(done):
+    call = done.predict("--precision", "bfloat16")
 
     assert call.code == 0, call.err
     assert call.run["computed_shards"]["esm2_embeddings"] == SHARDS
     assert call.err.count("precision: stored float32, wanted bfloat16") == 2  # once an encoder, not once a shard
 
 
-def test_another_token_budget_changes_nothing(home):
-    home.predict()
-    assert set(home.predict("--token-budget", "999").run["computed_shards"].values()) == {0}
+def test_another_token_budget_changes_nothing(done):
+    assert set(done.predict("--token-budget", "999").run["computed_shards"].values()) == {0}
 
 
-def test_a_changed_input_is_another_batch(home, tmp_path):
-    home.predict()
+def test_a_changed_input_is_another_batch(done, tmp_path):
     changed = tmp_path / "demo.fasta"
     changed.write_text(DEMO.read_text().replace("ACGT", "ACGA", 1))
 
-    refused = home.predict(source=changed)
-    call = home.predict("--overwrite", source=changed)
+    refused = done.predict(source=changed)
+    call = done.predict("--overwrite", source=changed)
 
     assert (refused.code, call.code) == (2, 0), call.err
     assert call.run["computed_shards"]["esm2_embeddings"] > 0
-    assert len(list((home.store / "sequences").iterdir())) == 2
+    assert len(list((done.store / "sequences").iterdir())) == 2

@@ -32,7 +32,7 @@ def computed(tmp_path_factory):
 @pytest.fixture
 def home(tmp_path):
     home = Home(tmp_path)
-    source = str(home.command()[4])
+    source = str(home.arguments()[1])
     assert main(["batches", "add", source, "--home", str(tmp_path / "home"), "--shard-size", SHARD_SIZE]) == 0
     return home
 

@@ -10,7 +10,7 @@ from kits.pipeline import SHARDS
     ("stage", "count"), [("frames", 5), ("dnabert_s_embeddings", 3), ("esm2_embeddings", 9), ("predictions", 4)]
 )
 def test_sigkill_then_the_same_command(home, unbroken, stage, count):
-    victim = home.start()
+    victim = home.start(hold=(stage, count))
     home.wait_for_records(stage, count, victim)
     victim.send_signal(signal.SIGKILL)
     home.finish(victim)
@@ -32,10 +32,10 @@ def test_sigkill_then_the_same_command(home, unbroken, stage, count):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_polite_stop_keeps_what_is_committed(home, unbroken, number, code):
-    victim = home.start()
+    victim = home.start(hold=("esm2_embeddings", 2))
     home.wait_for_records("esm2_embeddings", 2, victim)
     victim.send_signal(number)
-    stopped = home.finish(victim, timeout=60)
+    stopped = home.finish(victim)
 
     assert stopped.code == code, stopped.err
     assert "what is finished is kept" in stopped.err
@@ -64,15 +64,14 @@ def test_two_calls_at_once_both_end_right(home, unbroken, tmp_path):
     assert SHARDS <= sum(computed) <= 2 * SHARDS
 
 
-def test_the_second_call_recomputes_nothing_and_says_so(home, unbroken):
-    home.predict()
+def test_the_second_call_recomputes_nothing_and_says_so(done, unbroken):
     stages = ("frames", "sequence_batch", "dnabert_s_embeddings", "esm2_embeddings", "predictions")
-    before = [home.records(stage) for stage in stages]
+    before = [done.records(stage) for stage in stages]
 
-    again = home.predict()
+    again = done.predict()
 
     assert again.code == 0
-    assert [home.records(stage) for stage in stages] == before
+    assert [done.records(stage) for stage in stages] == before
     assert set(again.run["computed_shards"].values()) == {0}
     assert set(again.run["reused_shards"].values()) == {SHARDS}
     assert f"0 computed, {SHARDS} reused" in again.err

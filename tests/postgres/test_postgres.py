@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def holding_the_password(folder: Path) -> list[Path]:
 def test_predict_announces_every_shard_and_keeps_no_password(database, tmp_path, local):
     home = Home(tmp_path)
 
-    process = home.start()
+    process = home.spawn()
     home.wait_for_records("dnabert_s_embeddings", 2, process)
     seen = command_lines()
     call = home.finish(process)
@@ -84,7 +83,7 @@ def test_predict_announces_every_shard_and_keeps_no_password(database, tmp_path,
 
 def test_a_killed_run_goes_on(database, tmp_path, local):
     home = Home(tmp_path)
-    process = home.start()
+    process = home.start(hold=("dnabert_s_embeddings", 5))
     home.wait_for_records("dnabert_s_embeddings", 5, process)
     process.kill()
     process.communicate()
@@ -100,10 +99,11 @@ def test_a_killed_run_goes_on(database, tmp_path, local):
 
 def test_a_server_that_dies_is_a_named_error_and_the_next_call_goes_on(postgres, database, tmp_path, local):
     home = Home(tmp_path)
-    process = home.start()
+    process = home.start(hold=("dnabert_s_embeddings", 5))
     home.wait_for_records("dnabert_s_embeddings", 5, process)
 
     postgres.stop(signal.SIGQUIT)
+    home.release()
     try:
         call = home.finish(process)
         refused = home.predict()
@@ -131,10 +131,7 @@ def test_the_web_ui_and_its_runs(database, tmp_path):
     with running(tmp_path / "home", automation="false") as web:
         (batch,) = [path.name for path in (tmp_path / "home" / "reports").iterdir()]
         run = web.launch(["batch_report"], {"dagster/partition": batch})
-        deadline = time.monotonic() + 120
-        while (status := web.run_status(run)) not in ("SUCCESS", "FAILURE"):
-            assert time.monotonic() < deadline, status
-            time.sleep(0.5)
+        status = web.end_of_run(run)
         seen = command_lines()
     assert status == "SUCCESS"
     assert "dagster_webserver" in seen

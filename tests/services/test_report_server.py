@@ -4,6 +4,7 @@ import http.client
 import threading
 
 import pytest
+from kits.waiting import HANG_SECONDS
 
 from virnuc_dagster.services.report_server import ADDRESS_VARIABLE, serve
 
@@ -23,7 +24,7 @@ def server(tmp_path):
 
 def get(server, path: str, host: str | None = None) -> tuple[int, bytes]:
     port = server.server_address[1]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)
     connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}"})
     answer = connection.getresponse()
     return answer.status, answer.read()

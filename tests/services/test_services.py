@@ -19,6 +19,7 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 from kits.automation import Platform, sequences
 from kits.ports import free_port
+from kits.waiting import HANG_SECONDS
 
 from virnuc_dagster.cli import main, up
 from virnuc_dagster.cli.signals import Interrupted, interruptible
@@ -49,7 +50,7 @@ def test_a_service_hears_signals_also_in_a_background_job(tmp_path):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         service.start()
-        service.process.wait(20)
+        service.process.wait(HANG_SECONDS)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -61,8 +62,8 @@ def test_a_service_that_ends_is_started_again_and_all_stop_on_a_signal(tmp_path,
     starts = tmp_path / "starts"
     short = f"open({str(starts)!r}, 'a').write('x')"
     # The second one has a child, as the code server has runs.
-    child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
-    long = f"import subprocess, sys, time; {child}; time.sleep(60)"
+    child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'])"
+    long = f"import subprocess, sys, time; {child}; time.sleep(3600)"
     services = [Service("short", python(short)), Service("long", python(long))]
     notes: list[str] = []
 
@@ -121,7 +122,7 @@ def test_runs_of_dead_processes_are_looked_for_while_the_services_run(tmp_path, 
             return found(instance, *arguments, **named)
 
         monkeypatch.setattr(instance, "get_runs", get_runs)
-        service = Service("any", python("import time; time.sleep(60)"))
+        service = Service("any", python("import time; time.sleep(3600)"))
         supervise(
             [service], print, poll_seconds=0.02, look_seconds=0.1, look_after=lambda: up._clear_dead_runs(instance)
         )
@@ -147,9 +148,8 @@ def test_a_run_that_finished_and_ended_meanwhile_is_not_marked_failed(tmp_path, 
 
 def test_services_wait_for_the_one_they_need(tmp_path):
     ready, order = tmp_path / "ready", tmp_path / "order"
-    first = (
-        f"import time; time.sleep(.3); open({str(order)!r}, 'a').write('1'); open({str(ready)!r}, 'w'); time.sleep(60)"
-    )
+    wait = "import time; time.sleep"
+    first = f"{wait}(.3); open({str(order)!r}, 'a').write('1'); open({str(ready)!r}, 'w'); {wait}(3600)"
     second = f"open({str(order)!r}, 'a').write('2'); import os, signal; os.kill({os.getpid()}, signal.SIGTERM)"
     supervise(
         [Service("first", python(first), listens_on=ready), Service("second", python(second))], print, poll_seconds=0.02
@@ -357,6 +357,6 @@ def test_a_second_up_on_a_home_is_refused(tmp_path):
         socket.create_server(("127.0.0.1", port)),
     ):
         command = [sys.executable, "-m", "virnuc_dagster", "up", "--home", str(tmp_path), "--port", str(port)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 1
     assert "already running: http://127.0.0.1:1" in done.stderr

@@ -196,7 +196,7 @@ def test_fuzzed(what, store, full, ledger):
             path = path.with_name(name)
         path.write_bytes(data)
         (store.root / RECORD).write_bytes(text)
-        began = time.monotonic()
+        began = time.process_time()
         try:
             loaded = store.load(KEY, Level.FULL)
         except VirnucError as error:
@@ -207,7 +207,9 @@ def test_fuzzed(what, store, full, ledger):
             if what == "record bytes":
                 assert loaded["ids"] == payload(1, ROWS)["ids"]
             whole += 1
-        assert time.monotonic() - began < 5
+        assert time.process_time() - began < 60, (
+            "seconds of this process, not of the clock: nonsense made it work for ever"
+        )
         if data is not good:
             path.unlink()
     assert errors > 0

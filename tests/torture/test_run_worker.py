@@ -15,6 +15,7 @@ import psutil
 import pytest
 from kits.pipeline import DEMO, SHARD_SIZE, SHARDS, Home
 from kits.ui import running
+from kits.waiting import HANG_SECONDS, wait_until
 
 from virnuc_dagster.cli import main
 from virnuc_dagster.home.settings import Settings
@@ -32,28 +33,14 @@ def records(home: Home) -> dict[str, str]:
 
 def run_worker(home: Home, run_id: str, web) -> psutil.Process:
     """The process that executes a run, by the tags it gives its run."""
-    deadline = time.monotonic() + 90
     with instance_of(home) as instance:
-        while PROCESS_TAG not in (tags := instance.get_run_by_id(run_id).tags):
-            if time.monotonic() > deadline:
-                log = (home.root / "home" / "up.log").read_text()[-3000:]
-                pytest.fail(f"no run worker appeared: {web.run_status(run_id)}\n{log}")
-            time.sleep(0.02)
-    return psutil.Process(int(tags[PROCESS_TAG]))
+        return psutil.Process(int(wait_until(lambda: instance.get_run_by_id(run_id).tags.get(PROCESS_TAG))))
 
 
 @contextmanager
 def instance_of(home: Home):
     with open_instance(Settings(home=home.root / "home")) as instance:
         yield instance
-
-
-def wait_until_over(web, run_id: str) -> str:
-    deadline = time.monotonic() + 120
-    while (status := web.run_status(run_id)) not in ("SUCCESS", "FAILURE", "CANCELED"):
-        assert time.monotonic() < deadline, status
-        time.sleep(0.3)
-    return status
 
 
 @pytest.fixture
@@ -94,7 +81,7 @@ def test_killed_run_workers(tmp_path, unbroken, full, ledger):
                 while len(records(home)) <= goal and worker.is_running():
                     time.sleep(0.002)
                 os.kill(worker.pid, signal.SIGKILL)
-                worker.wait(30)
+                worker.wait(HANG_SECONDS)
                 kills += 1
                 kept = records(home)
                 assert len(kept) > goal
@@ -103,12 +90,12 @@ def test_killed_run_workers(tmp_path, unbroken, full, ledger):
                     clear_dead_runs(instance, print)
                 assert web.run_status(run_id) == "FAILURE"
             before = records(home)
-            assert wait_until_over(web, web.launch(list(STAGES), tags)) == "SUCCESS"
+            assert web.end_of_run(web.launch(list(STAGES), tags)) == "SUCCESS"
             after = records(home)
             assert len(after) == 3 * SHARDS > len(before)
             assert {name: after[name] for name in before} == before
             batch = shards[0].rsplit("__", 1)[0]
-            assert wait_until_over(web, web.launch(["batch_report"], {"dagster/partition": batch})) == "SUCCESS"
+            assert web.end_of_run(web.launch(["batch_report"], {"dagster/partition": batch})) == "SUCCESS"
             report = home.root / "home" / "reports" / batch
             assert {name: (report / name).read_bytes() for name in paths.REPRODUCIBLE} == unbroken
     ledger("T14", "SIGKILL of a Dagster run worker, then again", events=kills, whole=kills)

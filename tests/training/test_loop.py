@@ -3,13 +3,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from kits.training import records, tiny_options
+from kits.waiting import HANG_SECONDS, wait_until
 
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.data import Data, fingerprint
@@ -154,21 +154,17 @@ def test_a_killed_training_ends_with_the_same_bundle(tmp_path):
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True), output
 
     process, unbroken = start("unbroken")
-    assert process.wait(120) == 0, process.stderr.read()
+    assert process.wait(HANG_SECONDS) == 0, process.stderr.read()
     process, killed = start("killed")
     state = killed.parent / ".bundle.training" / "dnabert_s.pt"
-    deadline = time.monotonic() + 60
-    first = 0
-    while not state.exists() or state.stat().st_ino == (first := first or state.stat().st_ino):  # the second state
-        assert process.poll() is None, "it was to be killed before its end"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    first = wait_until(lambda: state.exists() and state.stat().st_ino, process, poll_seconds=0.005)
+    wait_until(lambda: state.stat().st_ino != first, process, poll_seconds=0.005)  # the second state
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not killed.exists()
 
     process, killed = start("killed")
-    assert process.wait(120) == 0, process.stderr.read()
+    assert process.wait(HANG_SECONDS) == 0, process.stderr.read()
 
     files = sorted(path.name for path in unbroken.iterdir())
     assert files == sorted(path.name for path in killed.iterdir())

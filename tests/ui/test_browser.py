@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from kits.browser import chromium, needs_chromium
 from kits.ui import Web, running
+from kits.waiting import wait_until
 
 ASSETS = ("sequence_batch", "dnabert_s_embeddings", "esm2_embeddings", "predictions", "batch_report", "store_audit")
 OPEN_GROUPS = ",".join(f"global@global:{group}" for group in ("sequences", "embeddings", "verdicts", "operations"))
-SECONDS = 120
 SHARDS = 4  # of the two files together
 
 
@@ -38,15 +38,6 @@ def page(web) -> Iterator:
         yield page
 
 
-def wait_for(what, seconds: float = SECONDS):
-    """What `what()` returns as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.2)
-    return found
-
-
 def committed(home: Path, stage: str) -> dict[str, dict]:
     """Shard -> its record."""
     paths = (home / "store" / stage).glob("*/*.done")
@@ -63,14 +54,12 @@ def shot(page, name: str) -> None:
 
 def test_dropped_files_become_reports_without_a_click(home, web):
     coding = {name: f">{name}\n{codons * 85}\n" for name, codons in {"a": "GCTGCC", "b": "GACCTG"}.items()}
-    began = time.monotonic()
     for name, text in coding.items():
         (home / "inbox" / f"{name}.fasta").write_text(text)
     (home / "inbox" / "c.fasta.gz").write_bytes(b"\x1f\x8b\x08\x00 not an archive")
 
-    wait_for(lambda: len(list((home / "reports").glob("*/report.html"))) == 2, seconds=150)
+    wait_until(lambda: len(list((home / "reports").glob("*/report.html"))) == 2)
 
-    print(f"from drop to two reports: {time.monotonic() - began:.0f} s")
     assert "c.fasta.gz" in (home / "inbox" / "rejected" / "c.fasta.gz.reason.txt").read_text()
     assert len(committed(home, "predictions")) == SHARDS
 
@@ -79,7 +68,7 @@ def test_the_graph_shows_every_asset_with_its_status(page):
     page.goto(f"/asset-groups?expanded={OPEN_GROUPS}")
     for asset in ASSETS:
         page.locator("svg").get_by_text(asset, exact=True).wait_for()
-    wait_for(lambda: page.get_by_text("100% filled").count() == 5)
+    wait_until(lambda: page.get_by_text("100% filled").count() == 5)
     assert page.get_by_text(re.compile(r"\d / \d Passed")).count() >= 5
     shot(page, "lineage")
 
@@ -89,7 +78,7 @@ def test_sensors_and_schedules_are_on(page):
     names = ("inbox_arrivals", "batch_progress", "failure_alert", "late_alert", "scheduled_backfill", "scheduled_audit")
     for name in names:
         page.get_by_text(name, exact=True).wait_for()
-    wait_for(lambda: page.locator("input:checked").count() == len(names))
+    wait_until(lambda: page.locator("input:checked").count() == len(names))
 
 
 def test_a_report_is_one_click_away(home, page):
@@ -113,7 +102,7 @@ def test_a_partition_range_is_materialized_from_the_page(home, page):
     dialog.get_by_text(f"{SHARDS} partitions", exact=True).wait_for()
     dialog.get_by_role("button", name="Launch backfill").click()
 
-    wait_for(lambda: len(committed(home, "predictions")) == SHARDS, seconds=120)
+    wait_until(lambda: len(committed(home, "predictions")) == SHARDS)
     page.goto("/runs")
     page.get_by_text(re.compile("Success|Completed")).first.wait_for()
 
@@ -130,7 +119,7 @@ def test_all_checks_of_a_healthy_store_succeed_and_raise_no_alert(home, web, pag
     page.goto("/assets/esm2_embeddings?view=checks")
     page.get_by_role("button", name="Execute all").click()
 
-    (run,) = wait_for(lambda: [run for run in web.runs_of_checks() if run["status"] in ("SUCCESS", "FAILURE")])
+    (run,) = wait_until(lambda: [run for run in web.runs_of_checks() if run["status"] in ("SUCCESS", "FAILURE")])
 
     assert run["status"] == "SUCCESS"
     page.goto("/assets/esm2_embeddings?view=checks&checkDetail=integrity")
@@ -149,7 +138,7 @@ def test_a_flipped_bit_turns_the_integrity_check_red(home, page):
     page.goto("/assets/esm2_embeddings?view=checks")
     page.get_by_role("button", name="Execute all").click()
     page.get_by_text("integrity", exact=True).first.click()
-    page.get_by_text("Failed", exact=True).first.wait_for(timeout=90_000)
+    page.get_by_text("Failed", exact=True).first.wait_for()
     page.goto("/assets/esm2_embeddings?view=checks&checkDetail=integrity")
     page.locator("button[role=tab]", has_text="Partitions").click()
 
