@@ -2,31 +2,45 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# Two stamps of one environment: what `virnuc` needs, and what tests and lint need besides.
+DEMO := $(VENV)/.demo
+DEV := $(VENV)/.installed
+PYTEST := $(BIN)/pytest -n 3 --dist worksteal
 
-.PHONY: demo up test torture screenshots lint
+.PHONY: demo up check test test-full torture screenshots lint
 
-demo: $(STAMP)  ## the main job on a small real input
+demo: $(DEMO)  ## the main job on a small real input
 	$(BIN)/virnuc predict demo/demo.fasta --output demo-report
 
 up: demo  ## the web UI, with the demo batch in it
 	$(BIN)/virnuc up
 
-test: $(STAMP)  ## the whole suite
-	$(BIN)/pytest -n 3 --dist worksteal
+check: lint  ## lint, types and the fast tests: about a minute
+	$(PYTEST) -m fast
 
-torture: $(STAMP)  ## every fault at full size; resumable, takes an hour or more
+test: $(DEV)  ## the whole suite; with AREA=stages, that folder of tests/
+	$(PYTEST) --durations=25 $(AREA:%=tests/%)
+
+test-full: $(DEV)  ## with the tests that are marked `full`: more of what `make test` proves once
+	VIRNUC_FULL=1 $(PYTEST) --durations=25
+
+torture: $(DEV)  ## every fault at full size; resumable, takes an hour or more
 	$(BIN)/python tests/torture/run.py .torture
 
-screenshots: $(STAMP)  ## the README's pictures, from the tests of the UI
+screenshots: $(DEV)  ## the README's pictures, from the tests of the UI
 	VIRNUC_REQUIRE_ALL=1 VIRNUC_SCREENSHOTS=docs/images $(BIN)/pytest -n 0 tests/ui/test_browser.py
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(STAMP): pyproject.toml constraints.txt
+$(DEMO): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(DEV): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	touch $@
+	touch $(DEMO) $@
