@@ -1,7 +1,6 @@
 import os
 import signal
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import hypothesis
@@ -9,9 +8,25 @@ import pytest
 
 import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold
 
-#: An example may take this long: Hypothesis' own fifth of a second is measured by the clock, and a machine may be busy.
-hypothesis.settings.register_profile("virnuc", hypothesis.settings(), deadline=timedelta(seconds=10))
-hypothesis.settings.load_profile("virnuc")
+TESTS = Path(__file__).parent
+#: Also what is marked `full`, with more and other examples each time: `make test-full`.
+FULL = bool(os.environ.get("VIRNUC_FULL"))
+#: Folders whose tests start no programs and no services: `make check`.
+FAST = {
+    "checkpoints", "classify", "embedding", "evaluation", "home", "inbox", "planning", "report", "sequences", "stages",
+    "upkeep",
+}  # fmt: skip
+#: Folders whose tests wait for daemons, clusters and kills: they begin first, so that no worker is left with them.
+LONG = ("ui", "postgres", "deploy", "backends", "torture", "s3", "pipeline", "docs", "orchestration")
+#: Files of many tests that share nothing costly: workers divide them.
+DIVIDED = {"test_system_calls.py", "test_power_loss.py", "test_mutations.py", "test_hostile.py", "test_loop.py"}
+
+# Neither an example nor its making has a limit of time, for a machine may be busy; the same examples are tried each
+# time, for a find of chance is a find of `make test-full`, not the failure of whoever runs the tests next.
+_no_clock = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("usual", max_examples=50, derandomize=True, database=None, **_no_clock)
+hypothesis.settings.register_profile("full", max_examples=300, **_no_clock)
+hypothesis.settings.load_profile("full" if FULL else "usual")
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
@@ -33,9 +48,33 @@ def nothing_leaks() -> Iterator[None]:
     signal.signal(signal.SIGTERM, handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that wait for a daemon's ticks come first, so that no worker is left alone with them at the end."""
-    items.sort(key=lambda item: item.path.parent.name != "ui")
+def pytest_configure(config: pytest.Config) -> None:
+    """Make every folder of tests a marker."""
+    config.addinivalue_line("markers", "full: more of what another test proves once; see `make test-full`")
+    config.addinivalue_line("markers", "fast: starts no program and no service; see `make check`")
+    for folder in sorted(path.name for path in TESTS.iterdir() if path.is_dir()):
+        config.addinivalue_line("markers", f"{folder}: tests/{folder}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark every test by its folder and as `fast`, put the long ones first, and leave out what is marked `full`.
+
+    A file is the work of one of pytest's workers, so that what its tests share is made once.
+    """
+    items.sort(key=lambda item: LONG.index(folder) if (folder := item.path.parent.name) in LONG else len(LONG))
+    for item in items:
+        folder, is_full = item.path.parent.name, item.get_closest_marker("full") is not None
+        if item.path.parent != TESTS:
+            item.add_marker(folder)
+        if folder in FAST and not is_full:
+            item.add_marker("fast")
+        if config.getoption("dist", "no") == "loadgroup" and item.path.name not in DIVIDED:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS))))
+    if not FULL and "full" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -265,13 +264,21 @@ def test_every_error_survives_a_change_of_process():
 
 
 class Stage:
-    """Notes what is at work at the same time."""
+    """Nothing, quickly.
+
+    Args:
+        meeting: Whether the first computation and the second preparation each wait until the other has begun.
+    """
 
     name, dim, tokens, token_budget = ESM2, 4, 7, 64
 
-    def __init__(self) -> None:
-        self.at_work: list[str] = []
-        self.overlaps: set[str] = set()
+    def __init__(self, *, meeting: bool = False) -> None:
+        self.at_work: set[str] = set()
+        self.prepared = 0
+        self.computing, self.preparing = threading.Event(), threading.Event()
+        if not meeting:
+            self.computing.set()
+            self.preparing.set()
 
     def reads(self, shard):
         return []
@@ -280,23 +287,29 @@ class Stage:
         return {"of": shard}
 
     def prepare(self, shard):
-        return self.work("prepare", shard)
+        with self.work("prepare"):
+            self.prepared += 1
+            if self.prepared == 2:
+                self.preparing.set()
+                assert self.computing.wait(HANG_SECONDS)
+        return shard
 
     def compute(self, shard, progress):
-        self.work("compute", shard)
+        with self.work("compute"):
+            self.computing.set()
+            assert self.preparing.wait(HANG_SECONDS), "preparing must not wait for computing"
         return {"ids": ["a"], "data": torch.ones(1, 4)}
 
-    def work(self, what, shard):
+    @contextlib.contextmanager
+    def work(self, what):
         assert what not in self.at_work, "two at a time"
-        self.at_work.append(what)
-        time.sleep(0.02)
-        self.overlaps |= {f"{what}+{other}" for other in self.at_work if other != what}
+        self.at_work.add(what)
+        yield
         self.at_work.remove(what)
-        return shard
 
 
 def test_a_worker_prepares_one_shard_while_it_computes_another(tmp_path):
-    stage, store = Stage(), LocalStore(tmp_path)
+    stage, store = Stage(meeting=True), LocalStore(tmp_path)
     worker = ShardWorker(stage, store, Progress(), {"run_id": "r"})
     done = []
     threads = [threading.Thread(target=lambda k=k: done.append(worker.ensure(f"b__{k:04d}"))) for k in range(6)]
@@ -307,7 +320,6 @@ def test_a_worker_prepares_one_shard_while_it_computes_another(tmp_path):
 
     assert len(store.list(ESM2)) == len(done) == 6
     assert {(one.reused, one.tokens, one.facts["token_budget"]) for one in done} == {(False, 7, 64)}
-    assert stage.overlaps, "preparing must not wait for computing"
     assert worker.ensure("b__0000").reused
 
 

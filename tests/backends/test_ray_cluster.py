@@ -109,9 +109,7 @@ def test_a_worker_and_then_a_node_are_killed(two_nodes, kit, tmp_path, monkeypat
         kit.order("hold", "all")
         os.kill(kit.computed(DNABERT_S)[-1].process, signal.SIGKILL)
         wait_for(lambda: len(processes(DNABERT_S)) == 3)  # until Ray has restarted it
-        kit.order("hold")
-        wait_for(lambda: bool(kit.computed(ESM2)))
-        kit.order("hold", "all")
+        kit.order("hold", ESM2)
         wait_for(lambda: len(nodes(ESM2)) == 2)
         kit.order("hold")
         wait_for(lambda: len(kit.computed(ESM2)) >= 12)

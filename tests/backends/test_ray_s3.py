@@ -1,7 +1,6 @@
 """Backend `ray` with a store on S3: workers on two nodes commit to one bucket, and one node is killed meanwhile."""
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ pytest.importorskip("s3fs", reason="needs the extra [s3]")
 from kits.pipeline import DEMO
 from kits.ray_cluster import Kit, KitWorker, kill_node, two_nodes
 from kits.s3 import environment, new_bucket, service
+from kits.waiting import wait_until
 
 from virnuc_dagster.backends import ray_pool
 from virnuc_dagster.checkpoints import Level, open_store
@@ -51,12 +51,16 @@ def test_a_node_is_killed_while_two_commit_to_one_bucket(s3, cluster, tmp_path, 
     expected = predict(tmp_path / "local")
     kit = Kit(tmp_path / "kit")
     kit.order("slow", "all")
+    kit.order("hold", ESM2)
     nodes_before_kill: set[str] = set()
 
     def murder() -> None:
-        while len(found := kit.computed(ESM2)) < 8:
-            time.sleep(0.01)
-        nodes_before_kill.update(row.node for row in found)
+        nodes_before_kill.update(
+            wait_until(lambda: len(found := {row.node for row in kit.computed(ESM2)}) > 1 and found)
+        )
+        kit.order("hold")
+        wait_until(lambda: len(kit.computed(ESM2)) >= 8)
+        nodes_before_kill.update(row.node for row in kit.computed(ESM2))
         kill_node(*cluster.worker_nodes)
 
     murderer = threading.Thread(target=murder, daemon=True)

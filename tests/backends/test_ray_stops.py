@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 from kits.pipeline import SHARDS, Home
+from kits.programs import Program
+from kits.ray_cluster import FOLDER_VARIABLE, Kit
 from kits.waiting import HANG_SECONDS
 
 from virnuc_dagster.backends.ray_cluster import connected
@@ -42,12 +43,10 @@ def ray_folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("virnuc-ray-*"))
 
 
-def start(home: Home) -> subprocess.Popen:
+def start(home: Home, kit: Kit) -> Program:
     """In a process group of its own, as a shell does it."""
-    return subprocess.Popen(
-        home.command(*RAY), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "DAGSTER_HOME": ""},
-    )  # fmt: skip
+    environment = {FOLDER_VARIABLE: str(kit.folder), "PYTHONPATH": str(Path(__file__).parents[1])}
+    return home.start(*RAY, first=("kits.ray_cluster:use_kit_worker",), session=True, **environment)
 
 
 def test_stopped_twice_then_killed_then_finished(tmp_path, monkeypatch):
@@ -56,12 +55,15 @@ def test_stopped_twice_then_killed_then_finished(tmp_path, monkeypatch):
     before = ray_folders()
     home, whole = Home(tmp_path), tmp_path / "whole"
     assert main(home.arguments("--home", str(whole), "--output", str(whole / "out"), "--quiet")) == 0
+    kit = Kit(tmp_path / "kit")
+    kit.folder.mkdir()
     for send, number, code, stage, count in (
         (os.kill, signal.SIGTERM, 143, "dnabert_s_embeddings", 3),
         (os.killpg, signal.SIGINT, 130, "dnabert_s_embeddings", 8),  # Ctrl-C reaches Ray's processes too
         (os.kill, signal.SIGKILL, -9, "esm2_embeddings", 5),
     ):
-        victim = start(home)
+        kit.order("hold", f"{stage}:{count + 2:04}")
+        victim = start(home, kit)
         home.wait_for_records(stage, count, victim)
         processes = family(victim)
         assert any("raylet" in process.name() for process in processes)

@@ -30,7 +30,7 @@ LINK = re.compile(r"\]\(([^)#\s]*)(#[\w-]+)?\)")
 
 #: Pattern of a documented command -> what is run instead, and why.
 INSTEAD = {
-    r"make (\w+)": (rf"make --dry-run --directory {ROOT} \1", "installs everything; the gate runs it"),
+    r"make (.+)": (rf"make --dry-run --directory {ROOT} \1", "installs everything; the gate runs it"),
     r"virnuc up.*": ("virnuc up --help", "runs until it is stopped; tests/ui run it"),
     r"virnuc models import .*": ("virnuc models import --help", "needs 12 GB of weights; tests/models/test_import.py"),
     r"virnuc models verify \./virnucpro-500": ("virnuc models verify mini", "that bundle was not imported here"),

@@ -18,9 +18,12 @@ def hold(stage: str, count: str, folder: str) -> None:
         folder: A file `go` in it ends the wait.
     """
 
+    go = Path(folder) / GO
+
     def wait(store) -> None:
-        while len(store.list(stage)) >= int(count) and not (Path(folder) / GO).exists():
-            time.sleep(0.01)
+        if not go.exists() and len(store.list(stage)) >= int(count):
+            while not go.exists():
+                time.sleep(0.01)
 
     if stage == "frames":
         save = LocalStore.save

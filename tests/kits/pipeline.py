@@ -58,8 +58,8 @@ class Home:
         return Home(root)
 
     def start(
-        self, *arguments: str, source: Path = DEMO, hold: tuple[str, int] | None = None, session: bool = False,
-        **env: str,
+        self, *arguments: str, source: Path = DEMO, hold: tuple[str, int] | None = None, first: tuple[str, ...] = (),
+        session: bool = False, **env: str,
     ) -> Program:  # fmt: skip
         """`virnuc predict` in a process of its own.
 
@@ -67,10 +67,12 @@ class Home:
             arguments: Further ones.
             source: The input.
             hold: A stage and how many of its shards are committed when it stands still; see `kits.holds`.
+            first: What it calls before anything else, see `Program`.
             session: Whether it leads a process group of its own, as what a shell starts does.
             env: Further environment variables.
         """
-        first = ("kits.holds:hold", hold[0], str(hold[1]), str(self.root)) if hold else ()
+        if hold:
+            first = ("kits.holds:hold", hold[0], str(hold[1]), str(self.root))
         environment = {**os.environ, "DAGSTER_HOME": "", **env}
         return Program(self.arguments(*arguments, source=source), environment, session=session, first=first)
 

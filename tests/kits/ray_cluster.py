@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from virnuc_dagster.backends import ray_worker
+from virnuc_dagster.backends import ray_pool, ray_worker
 from virnuc_dagster.stages.shards import EmbeddingStage, PredictionStage
 
 if TYPE_CHECKING:
@@ -44,12 +44,19 @@ class Kit:
             path.unlink()
 
     def order(self, what: str, *shards: str) -> None:
-        """`slow`, `hold`, `kill` or `full`: what workers do with these shards (numbers such as 0003; `all`)."""
-        (self.folder / what).write_text(" ".join(shards))
+        """`slow`, `hold`, `kill` or `full`: what workers do with these shards.
 
-    def ordered(self, what: str, shard: str) -> bool:
-        path = self.folder / what
-        return path.exists() and bool({"all", shard.rpartition("__")[2]} & set(path.read_text().split()))
+        Args:
+            what: One of them.
+            shards: Their numbers, such as 0003; a stage for all of it, `stage:0003`, or `all`.
+        """
+        whole = self.folder / f"{what}.new"  # a worker must not read half an order
+        whole.write_text(" ".join(shards))
+        whole.replace(self.folder / what)
+
+    def ordered(self, what: str, stage: str, shard: str) -> bool:
+        path, number = self.folder / what, shard.rpartition("__")[2]
+        return path.exists() and bool({"all", stage, number, f"{stage}:{number}"} & set(path.read_text().split()))
 
     def note(self, *words: object) -> None:
         with (self.folder / "log").open("a") as file:
@@ -79,13 +86,13 @@ class KitWorker(ray_worker.Worker):
         def computed(stage, inputs, progress):
             shard = self.here.shard
             kit.note(stage.name, shard, os.getpid(), node)
-            if kit.ordered("kill", shard):
+            if kit.ordered("kill", stage.name, shard):
                 os.kill(os.getpid(), signal.SIGKILL)
-            if kit.ordered("slow", shard):
+            if kit.ordered("slow", stage.name, shard):
                 time.sleep(0.1)
-            while kit.ordered("hold", shard):
+            while kit.ordered("hold", stage.name, shard):
                 time.sleep(0.02)
-            if kit.ordered("full", shard):  # for the rest of this process's life
+            if kit.ordered("full", stage.name, shard):  # for the rest of this process's life
                 resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY))
             return compute(stage, inputs, progress)
 
@@ -94,6 +101,11 @@ class KitWorker(ray_worker.Worker):
     def ensure(self, job, shard):
         self.here.shard = shard
         return super().ensure(job, shard)
+
+
+def use_kit_worker() -> None:
+    """From now on this process's runs have workers of the kit."""
+    ray_pool.Worker = KitWorker  # type: ignore[misc]
 
 
 @contextmanager

@@ -2,14 +2,15 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
 from kits.pipeline import SHARDS, Call, Home
-from kits.s3 import SECRET, Way, client_environment, new_bucket
+from kits.programs import Program
+from kits.s3 import SECRET, Way, new_bucket
+from kits.waiting import wait_until
 
 from virnuc_dagster.checkpoints import Level, open_store
 from virnuc_dagster.cli import main
@@ -24,19 +25,13 @@ def local(tmp_path_factory) -> Call:
     return call
 
 
-def start(way: Way, home: Home, url: str, **more: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        home.command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=client_environment(way, VIRNUC_STORE=url, **more),
-    )  # fmt: skip
+def start(way: Way, home: Home, url: str, hold: tuple[str, int] | None = None, **more: str) -> Program:
+    return home.start(hold=hold, **way.environment, VIRNUC_STORE=url, **more)
 
 
-def wait_for_shards(url: str, stage: str, count: int, process: subprocess.Popen) -> None:
-    store, deadline = open_store(url), time.monotonic() + 180
-    while len(store.list(stage)) < count:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def wait_for_shards(url: str, stage: str, count: int, process: Program) -> None:
+    store = open_store(url)
+    wait_until(lambda: len(store.list(stage)) >= count, process, poll_seconds=0.05)
 
 
 def everything_whole(url: str) -> int:
@@ -76,12 +71,12 @@ def test_results_are_those_of_a_local_store_and_no_secret_is_kept(way, tmp_path,
 
 def test_a_service_that_dies_for_a_while_is_waited_for(way, tmp_path, local):
     home, url = Home(tmp_path), new_bucket(way.target)
-    process = start(way, home, url)
+    process = start(way, home, url, ("dnabert_s_embeddings", 5))
     wait_for_shards(url, "dnabert_s_embeddings", 5, process)
 
     way.cut()
-    time.sleep(4)
-    assert process.poll() is None
+    home.release()
+    wait_until(lambda: "trying again" in process.said, process)
     way.open()
     call = home.finish(process)
 
@@ -93,10 +88,11 @@ def test_a_service_that_dies_for_a_while_is_waited_for(way, tmp_path, local):
 
 def test_a_service_that_stays_away_is_a_named_error_and_the_next_call_goes_on(way, tmp_path, local):
     home, url = Home(tmp_path), new_bucket(way.target)
-    process = start(way, home, url, VIRNUC_STORE_PATIENCE_SECONDS="1")
+    process = start(way, home, url, ("dnabert_s_embeddings", 5), VIRNUC_STORE_PATIENCE_SECONDS="1")
     wait_for_shards(url, "dnabert_s_embeddings", 5, process)
 
     way.cut()
+    home.release()
     call = home.finish(process)
     way.open()
 
@@ -117,7 +113,7 @@ def test_a_service_that_stays_away_is_a_named_error_and_the_next_call_goes_on(wa
 
 def test_a_killed_run_goes_on(way, tmp_path, local):
     home, url = Home(tmp_path), new_bucket(way.target)
-    process = start(way, home, url)
+    process = start(way, home, url, ("esm2_embeddings", 3))
     wait_for_shards(url, "esm2_embeddings", 3, process)
     process.kill()
     process.communicate()

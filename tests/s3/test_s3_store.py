@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("s3fs", reason="needs the extra [s3]")
 import torch
 from kits.s3 import SECRET, Way, client_environment, new_bucket
+from kits.waiting import wait_until
 
 from virnuc_dagster.checkpoints import (
     CheckpointKey,
@@ -82,15 +83,17 @@ def test_writers_at_once_leave_one_whole_version(way):
     for process in processes:
         process.stdout.readline()
     store, versions = open_store(url), set()
-    enough, deadline = time.monotonic() + 3, time.monotonic() + 60
-    while time.monotonic() < enough or (len(versions) < 2 and time.monotonic() < deadline):
+
+    def look() -> bool:
         (value,) = store.load(KEY, Level.FULL)["data"].unique().tolist()
         versions.add(value)
+        return len(versions) == 20
+
+    wait_until(look)
     for process in processes:
         process.kill()
         process.wait()
 
-    assert len(versions) > 1
     assert open_store(url).load(KEY, Level.FULL)["data"].unique().numel() == 1
 
 
@@ -133,16 +136,17 @@ def test_a_short_outage_is_waited_for(way, monkeypatch, caplog):
     store = open_store(new_bucket(way.target))
     store.save(KEY, payload(1.0), {})
     way.cut()
-    back = threading.Timer(2.5, way.open)
-    back.start()
-    began = time.monotonic()
 
+    def come_back() -> None:
+        wait_until(lambda: "trying again" in caplog.text)
+        way.open()
+
+    back = threading.Thread(target=come_back)
+    back.start()
     store.save(KEY, payload(2.0), {})
 
     back.join()
-    assert time.monotonic() - began > 2
     assert store.load(KEY)["data"].unique().tolist() == [2.0]
-    assert "trying again" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["2m", "-1", "nan", "inf"])
@@ -160,7 +164,8 @@ def test_an_endpoint_that_is_no_url_is_told_of(monkeypatch):
 
 
 def test_a_long_outage_is_a_named_error_and_what_was_there_stays(way, monkeypatch):
-    monkeypatch.setenv("VIRNUC_STORE_PATIENCE_SECONDS", "2")
+    monkeypatch.setenv("VIRNUC_STORE_PATIENCE_SECONDS", "1")
+    monkeypatch.setattr(object_medium, "REST_SECONDS", 1e6)
     url = new_bucket(way.target)
     store = open_store(url)
     store.save(KEY, payload(1.0), {})
@@ -168,11 +173,9 @@ def test_a_long_outage_is_a_named_error_and_what_was_there_stays(way, monkeypatc
 
     with pytest.raises(ServiceAwayError, match="does not answer") as caught:
         store.save(KEY, payload(2.0), {})
-    began = time.monotonic()
-    for _ in range(1_000):  # the next calls neither wait anew nor ask
+    for _ in range(100):  # the next calls neither wait anew nor ask
         with pytest.raises(ServiceAwayError, match="was not asked again"):
             store.record(KEY)
-    assert time.monotonic() - began < 3
     monkeypatch.setattr(object_medium, "REST_SECONDS", 0.0)
     with pytest.raises(ServiceAwayError, match=r"does not answer \("):  # after a rest it is asked, once
         store.record(KEY)
@@ -222,7 +225,7 @@ def test_answers_of_a_service(monkeypatch, caplog, status, code, error, waits):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         way = Way(server.server_address[1], 0)
-        for name, value in (way.environment | {"VIRNUC_STORE_PATIENCE_SECONDS": "8"}).items():
+        for name, value in (way.environment | {"VIRNUC_STORE_PATIENCE_SECONDS": "2"}).items():
             monkeypatch.setenv(name, value)
         with pytest.raises(error) as caught:
             open_store("s3://lab/x").save(KEY, payload(1.0), {})
@@ -243,7 +246,7 @@ def test_a_writer_that_is_terminated_ends(way):
     process = writer(way, new_bucket(way.target), 1)
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == -signal.SIGTERM
+    assert process.wait() == -signal.SIGTERM
 
 
 def test_a_kind_of_store_that_is_not_known_is_told_with_what_is():

@@ -24,7 +24,8 @@ def main(folder: Path, selection: list[str]) -> int:
         selection: Files or tests; all of the suite if empty.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "VIRNUC_TORTURE": "full", "VIRNUC_TORTURE_RESULTS": str(folder.absolute())}
+    environment = {**os.environ, "VIRNUC_TORTURE": "full", "VIRNUC_FULL": "1"}
+    environment["VIRNUC_TORTURE_RESULTS"] = str(folder.absolute())
     failed = []
     for test in _tests(environment, selection or [str(HERE)]):
         slug = re.sub(r"[^a-z0-9]+", "-", test.lower()).strip("-")

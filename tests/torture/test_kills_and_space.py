@@ -66,7 +66,7 @@ def test_a_fresh_process_finds_the_same(tmp_path):
     save(tmp_path, 1)
     for _ in random_kills(lambda: save(tmp_path, version_at(tmp_path) + 1), 5, lambda: 0.05, seed=3):
         pass
-    assert fresh_process(FRESH, str(tmp_path), str(Path(__file__).parent)) == str(version_at(tmp_path))
+    assert fresh_process(FRESH, str(tmp_path), str(Path(__file__).parents[1])) == str(version_at(tmp_path))
 
 
 def limited(limit: int, operate):

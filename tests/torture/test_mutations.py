@@ -110,6 +110,7 @@ def run_in_fork(package: Path, killer: str, log: Path) -> int:
             sys.path.insert(0, str(package.parent))
             for name in ("PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST", "VIRNUC_TORTURE_RESULTS"):
                 os.environ.pop(name, None)
+            os.environ["VIRNUC_FULL"] = "1"  # a killer may be one of those
             options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler", "--capture=no"]
             file, _, test = killer.partition("::")
             code = int(pytest.main([*options, "-c", str(ROOT / "pyproject.toml"), f"{ROOT}/tests/{file}::{test}"]))

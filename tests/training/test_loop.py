@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from kits.training import records, tiny_options
-from kits.waiting import HANG_SECONDS, wait_until
 
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.training.data import Data, fingerprint
@@ -134,13 +133,25 @@ def test_the_encoder_of_the_bundle_gives_what_the_trained_one_gives(tmp_path, pa
     assert type(MEMBERS[part](member.size, 4)) is type(member)
 
 
+#: Killed after as many saved states as the last argument says; 0 for not at all.
 KILLED = """
-import sys
+import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from kits import training as training_kit
 from virnuc_dagster.progress import Progress
+from virnuc_dagster.training import loop
 from virnuc_dagster.training.run import Wanted, train_all
+
+left, write_atomic = [int(sys.argv[3])], loop.write_atomic
+
+def write_and_die(*arguments):
+    write_atomic(*arguments)
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+loop.write_atomic = write_and_die
 train_all(training_kit.records(), training_kit.tiny_options(160), Wanted(Path(sys.argv[2]), "test"), Progress())
 """
 
@@ -148,23 +159,19 @@ train_all(training_kit.records(), training_kit.tiny_options(160), Wanted(Path(sy
 def test_a_killed_training_ends_with_the_same_bundle(tmp_path):
     """SIGKILL, not a request to stop; then the same call again."""
 
-    def start(name: str) -> tuple[subprocess.Popen, Path]:
+    def run(name: str, states: int, code: int = 0) -> Path:
         output = tmp_path / name / "bundle"
-        command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(output)]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True), output
+        command = [sys.executable, "-c", KILLED, str(Path(__file__).parents[1]), str(output), str(states)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        return output
 
-    process, unbroken = start("unbroken")
-    assert process.wait(HANG_SECONDS) == 0, process.stderr.read()
-    process, killed = start("killed")
+    unbroken = run("unbroken", 0)
+    killed = run("killed", 2, -signal.SIGKILL)
     state = killed.parent / ".bundle.training" / "dnabert_s.pt"
-    first = wait_until(lambda: state.exists() and state.stat().st_ino, process, poll_seconds=0.005)
-    wait_until(lambda: state.stat().st_ino != first, process, poll_seconds=0.005)  # the second state
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert state.exists()
     assert not killed.exists()
-
-    process, killed = start("killed")
-    assert process.wait(HANG_SECONDS) == 0, process.stderr.read()
+    run("killed", 0)
 
     files = sorted(path.name for path in unbroken.iterdir())
     assert files == sorted(path.name for path in killed.iterdir())
