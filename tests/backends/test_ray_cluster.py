@@ -262,8 +262,8 @@ def test_a_shard_that_kills_its_worker_is_given_up_and_takes_no_other_with_it(ca
     ("change", "message"),
     [
         ({"bundle_sha256": "0" * 64}, "sees another bundle"),
-        ({"probe_sha256": "0" * 64}, "does not see the frames"),
-        ({"package": "0.0"}, "virnuc-dagster"),
+        pytest.param({"probe_sha256": "0" * 64}, "does not see the frames", marks=pytest.mark.full),
+        pytest.param({"package": "0.0"}, "virnuc-dagster", marks=pytest.mark.full),
     ],
 )
 def test_a_worker_that_sees_something_else_stops_the_run(case, monkeypatch, change, message):

@@ -58,9 +58,9 @@ def test_stopped_twice_then_killed_then_finished(tmp_path, monkeypatch):
     kit = Kit(tmp_path / "kit")
     kit.folder.mkdir()
     for send, number, code, stage, count in (
-        (os.kill, signal.SIGTERM, 143, "dnabert_s_embeddings", 3),
-        (os.killpg, signal.SIGINT, 130, "dnabert_s_embeddings", 8),  # Ctrl-C reaches Ray's processes too
-        (os.kill, signal.SIGKILL, -9, "esm2_embeddings", 5),
+        (os.kill, signal.SIGTERM, 143, "dnabert_s_embeddings", 2),
+        (os.killpg, signal.SIGINT, 130, "dnabert_s_embeddings", 5),  # Ctrl-C reaches Ray's processes too
+        (os.kill, signal.SIGKILL, -9, "esm2_embeddings", 4),
     ):
         kit.order("hold", f"{stage}:{count + 2:04}")
         victim = start(home, kit)

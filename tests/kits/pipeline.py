@@ -14,8 +14,8 @@ from kits.waiting import HANG_SECONDS, wait_until
 from virnuc_dagster.report import paths
 
 DEMO = Path(__file__).parents[2] / "demo" / "demo.fasta"
-SHARD_SIZE = "10"
-SHARDS = 15
+SHARD_SIZE = "20"
+SHARDS = 8
 
 
 @dataclass

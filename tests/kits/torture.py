@@ -1,6 +1,7 @@
 """Payloads whose values say which version they are, the oracle, and processes that can be killed at one system call."""
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold, also in fresh processes
-from kits.waiting import HANG_SECONDS
+from kits.waiting import HANG_SECONDS, wait_until
 from virnuc_dagster.checkpoints import CheckpointKey, CheckpointMissingError, Level, LocalStore
 from virnuc_dagster.errors import VirnucError
 
@@ -158,14 +159,17 @@ def _be_victim(operate: Callable[[], object], writer: int) -> None:
     os._exit(code)
 
 
-def random_kills(work: Callable[[], object], kills: int, longest: Callable[[], float], seed: int) -> Iterator[int]:
+def random_kills(
+    work: Callable[[], object], kills: int, longest: float, seed: int, after: Callable[[int], bool] = lambda _: True
+) -> Iterator[int]:
     """Fork a worker that repeats `work` for ever, kill it after a random time; yields after each kill.
 
     Args:
         work: Called again and again in the worker.
         kills: How often.
-        longest: Longest life in seconds, asked before each.
+        longest: Longest random time in seconds.
         seed: Of the times.
+        after: Given the kill's number: whether it may come; the random time begins then.
     """
     import random
 
@@ -179,7 +183,8 @@ def random_kills(work: Callable[[], object], kills: int, longest: Callable[[], f
                     work()
             finally:
                 os._exit(1)
-        time.sleep(times.uniform(0, longest()))
+        wait_until(functools.partial(after, kill), poll_seconds=0.001)
+        time.sleep(times.uniform(0, longest))
         os.kill(worker, signal.SIGKILL)
         _, status = os.waitpid(worker, 0)
         assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "the worker ended by itself"

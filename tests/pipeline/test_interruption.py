@@ -7,7 +7,8 @@ from kits.pipeline import SHARDS
 
 
 @pytest.mark.parametrize(
-    ("stage", "count"), [("frames", 5), ("dnabert_s_embeddings", 3), ("esm2_embeddings", 9), ("predictions", 4)]
+    ("stage", "count"),
+    [("frames", 5), ("dnabert_s_embeddings", 2), ("esm2_embeddings", 5), ("predictions", 4)],
 )
 def test_sigkill_then_the_same_command(home, unbroken, stage, count):
     victim = home.start(hold=(stage, count))

@@ -125,6 +125,7 @@ def test_a_server_that_dies_is_a_named_error_and_the_next_call_goes_on(postgres,
     assert again.files() == local.files()
 
 
+@pytest.mark.full  # tests/deploy has the same services on Postgres, each started by itself
 def test_the_web_ui_and_its_runs(database, tmp_path):
     home = Home(tmp_path)
     assert home.predict().code == 0

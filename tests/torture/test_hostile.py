@@ -16,6 +16,7 @@ import pytest
 import torch
 from kits.hostile import ALWAYS, CHECKED, VALUES, cases
 from kits.torture import FOLDER, KEY, RECORD, save
+from kits.waiting import HANG_SECONDS
 
 from virnuc_dagster.checkpoints import CheckpointError, CommitRecord, Level, LocalStore
 from virnuc_dagster.checkpoints import validate as validate_module
@@ -62,7 +63,7 @@ def attempt(way: str, root: Path, data: bytes) -> str:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_MAX,) * 2)
             signal.setitimer(signal.ITIMER_PROF, SECONDS_MAX)  # CPU time; below, for a hang, wall-clock time
-            signal.alarm(10 * SECONDS_MAX)
+            signal.alarm(HANG_SECONDS)
             read(way, root, data)
             code = 0
         except CheckpointError as error:
