@@ -1,4 +1,7 @@
-"""The web server and the daemon, for real: what a click on "Materialize" does."""
+"""The web server and the daemon, for real: what a click on "Materialize" does.
+
+All of it in folders of odd names, and where files lie that must not be executed: other people start `virnuc up`, too.
+"""
 
 import json
 import os
@@ -12,21 +15,35 @@ from kits.ui import ASSETS, LAUNCH, Web, running
 
 from virnuc_dagster.cli import main
 
+#: What the processes of `virnuc up` and their runs import, of Dagster's, of torch's and of ours.
+MODULES = ("gql", "sqlalchemy", "dagster", "torch", "numpy", "yaml", "click", "grpc", "starlette")
+ODD = "a b#c% d é\n'\"&" + "x" * 180
+
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("ui")
-    (root / "ui.fa").write_text("".join(f">s{i}\n" + "GCTGCC" * (60 + i) + "\n" for i in range(4)))
-    code = main(
-        ["predict", str(root / "ui.fa"), "--output", str(root / "out"), "--home", str(root), "--shard-size", "10"]
-    )
+def place(tmp_path_factory) -> Path:
+    """A folder of an odd name, with `home`, `tmp`, and `work`, whose files tell when they are executed."""
+    place = tmp_path_factory.mktemp("ui") / ODD
+    for name in ("home", "tmp", "work"):
+        (place / name).mkdir(parents=True)
+    for name in MODULES:
+        tell = f"open({str(place / 'executed')!r}, 'a').write('{name} ')"
+        (place / "work" / f"{name}.py").write_text(tell)
+    return place
+
+
+@pytest.fixture(scope="module")
+def home(place) -> Path:
+    source, home = place / "ui.fa", place / "home"
+    source.write_text("".join(f">s{i}\n" + "GCTGCC" * (60 + i) + "\n" for i in range(4)))
+    code = main(["predict", str(source), "--output", str(place / "out"), "--home", str(home), "--shard-size", "10"])
     assert code == 0
-    return root
+    return home
 
 
 @pytest.fixture(scope="module")
-def web(home) -> Iterator[Web]:
-    with running(home) as web:
+def web(place, home) -> Iterator[Web]:
+    with running(home, folder=place / "work", env={"TMPDIR": str(place / "tmp")}) as web:
         yield web
 
 
@@ -103,3 +120,9 @@ def test_dagster_asset_materialize_uses_the_same_home(home):
 
     assert done.returncode == 0, done.stderr[-3000:]
     assert lost in records(home, "predictions")
+
+
+def test_files_named_like_modules_are_not_executed(place, home, web):
+    """A run of its own, after all that was done above."""
+    assert web.end_of_run(web.launch(["store_audit"], {})) == "SUCCESS", (home / "up.log").read_text()
+    assert not (place / "executed").exists(), (place / "executed").read_text()
