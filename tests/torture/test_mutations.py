@@ -112,7 +112,10 @@ def run_in_fork(package: Path, killer: str, log: Path) -> int:
                 os.environ.pop(name, None)
             os.environ["VIRNUC_FULL"] = "1"  # a killer may be one of those
             options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler", "--capture=no"]
-            options += ["-o", "addopts=--import-mode=importlib -p no:zarr"]  # not so strict: settings of plugins it lacks
+            options += [
+                "-o",
+                "addopts=--import-mode=importlib -p no:zarr",
+            ]  # not so strict: settings of plugins it lacks
             file, _, test = killer.partition("::")
             code = int(pytest.main([*options, "-c", str(ROOT / "pyproject.toml"), f"{ROOT}/tests/{file}::{test}"]))
         finally:
