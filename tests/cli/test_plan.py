@@ -1,7 +1,6 @@
 """`virnuc plan`: says what `virnuc predict` then does, stores nothing of the input, and measures only when told to."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -76,17 +75,15 @@ def test_with_ray_a_gpu_need_not_be_here(tmp_path, capsys, monkeypatch):
     assert main(["plan", *arguments]) == main(["plan", *arguments, "--backend", "ray", "--calibrate"]) == 2
 
 
-def test_a_hundred_megabytes_take_seconds(tmp_path, capsys):
+def test_of_a_large_file_a_sample_is_read(tmp_path, capsys):
     path = tmp_path / "large.fasta"
     record = DEMO.read_text()
     with path.open("w") as file:
         for number in range(600):
             file.write(record.replace(">", f">{number}_"))
 
-    began = time.process_time()
     found = plan(capsys, str(path), "--home", str(tmp_path / "home"))["input"]
 
-    assert time.process_time() - began < 15
     assert not found["exact"]
     assert found["read_bytes"] < 33_000_000 < found["text_bytes"]
     assert found["frames"] == pytest.approx(600 * 142, rel=0.05)

@@ -81,6 +81,7 @@ def libc_is_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"
 
 
+@pytest.mark.full  # it measures what an allocator does with its blocks, which is nobody's promise
 @pytest.mark.skipif(not libc_is_glibc(), reason="only glibc has the settings")
 def test_freed_blocks_are_used_again():
     plain, kept = run(_FAULTS)
@@ -89,6 +90,7 @@ def test_freed_blocks_are_used_again():
     assert kept < plain / 10
 
 
+@pytest.mark.full  # as above
 @pytest.mark.skipif(not (libc_is_glibc() and sys.platform == "linux"), reason="reads what Linux says is used")
 def test_a_worker_does_not_hold_more_with_every_shard():
     peak, held = run(_SHARDS)

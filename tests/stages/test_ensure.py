@@ -2,10 +2,10 @@
 
 import itertools
 import threading
-import time
 
 import pytest
 import torch
+from kits.waiting import wait_until
 
 from virnuc_dagster.checkpoints import CheckpointMissingError, LocalStore, NoSpaceError, ServiceAwayError
 from virnuc_dagster.progress import Progress
@@ -36,21 +36,21 @@ class Stage:
         self.log.append(("compute", shard))
         if shard in self.failing:
             raise RuntimeError("no")
-        time.sleep(0.02)
         return {"ids": ["a", "b"], "data": torch.full((2, 4), float(shard[-4:]))}
 
 
 class Store(LocalStore):
-    """Notes when a save begins and ends, takes its time, and may refuse."""
+    """Notes when a save begins and ends; may refuse, and may wait until the next shard's computation has begun."""
 
-    def __init__(self, root, log: list, refused: dict | None = None) -> None:
+    def __init__(self, root, log: list, refused: dict | None = None, *, meeting: bool = False) -> None:
         super().__init__(root)
-        self.log, self.refused = log, refused or {}
+        self.log, self.refused, self.meeting = log, refused or {}, meeting
 
     def save(self, key, payload, provenance, writer=None):
         self.log.append(("save", key.shard))
         assert threading.current_thread() is not threading.main_thread()
-        time.sleep(0.05)
+        if self.meeting and key.shard != SHARDS[-1]:
+            wait_until(lambda: ("compute", SHARDS[SHARDS.index(key.shard) + 1]) in self.log)
         if error := self.refused.get(key.shard):
             raise error
         record = super().save(key, payload, provenance, writer)
@@ -72,7 +72,7 @@ class Told(Progress):
 def test_the_next_shard_is_computed_while_one_is_saved(tmp_path):
     log: list = []
 
-    outcomes = list(ensure_shards(Stage(log), SHARDS, Store(tmp_path, log), Told(log), {}))
+    outcomes = list(ensure_shards(Stage(log), SHARDS, Store(tmp_path, log, meeting=True), Told(log), {}))
 
     assert [key for key, _ in outcomes] == SHARDS
     assert all(isinstance(outcome, ShardResult) and not outcome.reused for _, outcome in outcomes)
