@@ -87,7 +87,7 @@ def verify(bundle: str) -> None:
 
 
 def _encoder_options(command: Any) -> Any:
-    """Two options an encoder; those that every bundle of format 1 has must be given."""
+    """Add two options an encoder; the encoders of every bundle of format 1 must be given."""
     for encoder in reversed([encoder for encoder in ENCODERS if encoder.publisher]):
         option, needed = f"--{encoder.part.replace('_', '-')}", encoder.part in FIRST_PARTS
         commit = "Commit on the hub [default: main, recorded as the commit it is]."

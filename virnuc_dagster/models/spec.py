@@ -131,7 +131,7 @@ class Golden(_Part):
         return tuple(value) if isinstance(value, list) else value
 
     def text(self, part: str) -> str:
-        """What an encoder sees of the frame."""
+        """Return what an encoder sees of the frame."""
         return self.nucleotide if encoder_of(part).reads == "nucleotide" else self.protein
 
 

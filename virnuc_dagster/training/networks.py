@@ -99,7 +99,7 @@ class Member(nn.Module):
         """Pack the encoder for inference, as the product uses it."""
 
     def files(self) -> dict[str, str]:
-        """The text of each further file that the encoder needs (`registry.EncoderSpec.files`)."""
+        """Write the text of each further file that the encoder needs (`registry.EncoderSpec.files`)."""
         return {}
 
     mask: int
