@@ -122,12 +122,29 @@ def test_it_is_exported_audited_planned_and_shown(root, first, capsys):
     assert json.loads(capsys.readouterr().out)["toy_shards"] == len(store.list("frames"))
 
 
-@pytest.mark.parametrize(("bundle", "used"), [("three-1", [*FIRST, TOY]), ("mini", [*FIRST])])
-def test_a_dropped_file_becomes_a_report_with_all_checks_green(root, tmp_path, bundle, used):
-    platform = Platform(tmp_path, {"bundle": bundle if bundle == "mini" else str(root / bundle)})
-    platform.drop("in.fa", sequences(3, number=2))
+@pytest.fixture(scope="module")
+def platforms(root, tmp_path_factory) -> dict[str, Platform]:
+    """Bundle -> a platform with it, on which a dropped file has become a report."""
+    found = {}
+    for name, bundle in (("three", str(root / "three-1")), ("two", "mini")):
+        found[name] = Platform(tmp_path_factory.mktemp(name), {"bundle": bundle})
+        found[name].drop("in.fa", sequences(3, number=2))
+        found[name].settle()
+    return found
 
-    platform.settle()
+
+def run(platform: Platform, shard: str, assets: set[str], checks: set[str]) -> dg.ExecuteInProcessResult:
+    """Materialize assets of a shard, or run checks of its predictions, as by hand."""
+    selection = {dg.AssetCheckKey(dg.AssetKey(SCORES), name) for name in checks}
+    job = platform.definitions.resolve_job_def("embed_and_score_shards").get_subset(
+        asset_selection=set(map(dg.AssetKey, assets)), asset_check_selection=selection
+    )
+    return job.execute_in_process(instance=platform.instance, partition_key=shard, raise_on_error=False)
+
+
+@pytest.mark.parametrize(("name", "used"), [("three", [*FIRST, TOY]), ("two", [*FIRST])])
+def test_a_dropped_file_becomes_a_report_with_all_checks_green(platforms, name, used):
+    platform = platforms[name]
 
     (batch,) = {key.batch for key in platform.store.list("frames")}
     shards = {key.shard for key in platform.store.list("frames")}
@@ -136,20 +153,31 @@ def test_a_dropped_file_becomes_a_report_with_all_checks_green(root, tmp_path, b
     assert platform.statuses(SCORES, "alignment") == dict.fromkeys(shards, "SUCCEEDED")
     assert platform.instance.get_materialized_partitions(dg.AssetKey(TOY)) == (shards if TOY in used else set())
     assert json.loads((platform.settings.reports / batch / paths.SUMMARY).read_text())["complete"]
-    key = platform.store.list(used[-1])[0]
-    payload = platform.store.load(key)
-    platform.store.save(key, payload | {"ids": ["of-no-frame", *payload["ids"][1:]]}, {})
-    job = platform.definitions.resolve_job_def("embed_and_score_shards")
-    selection = {dg.AssetCheckKey(dg.AssetKey(SCORES), "alignment")}
-    job.get_subset(asset_selection=set(), asset_check_selection=selection).execute_in_process(
-        instance=platform.instance, partition_key=key.shard, raise_on_error=False
-    )
-    assert platform.statuses(SCORES, "alignment")[key.shard] == "FAILED"
     assert platform.audit().success
 
 
+def test_an_embedding_of_another_frame_turns_the_check_of_the_third_red(platforms):
+    platform = platforms["three"]
+    key = platform.store.list(TOY)[0]
+    payload = platform.store.load(key)
+    platform.store.save(key, payload | {"ids": ["of-no-frame", *payload["ids"][1:]]}, {})
+
+    run(platform, key.shard, set(), {"alignment"})
+
+    assert platform.statuses(SCORES, "alignment")[key.shard] == "FAILED"
+
+
+def test_an_encoder_that_the_bundle_lacks_says_so_when_materialized_by_hand(platforms):
+    platform = platforms["two"]
+
+    done = run(platform, platform.store.list("frames")[0].shard, {TOY}, set())
+
+    (failure,) = done.filter_events(lambda event: event.is_step_failure)
+    assert "bundle mini has no encoder toy" in str(failure.step_failure_data.error)
+
+
 def test_a_head_is_trained_on_all_three(root, tmp_path):
-    fasta, labels = write(tmp_path, records())
+    fasta, labels = write(tmp_path, records(groups=3))
     more = ["--encoders", str(root / "three-1"), "--home", str(tmp_path / "home"), "--steps", "5", "--quiet"]
 
     assert main(["train", str(fasta), str(labels), "--output", str(tmp_path / "made"), *more]) == 0
