@@ -11,6 +11,7 @@ from virnuc_dagster.checkpoints import Level, LocalStore
 from virnuc_dagster.cli.app import virnuc
 from virnuc_dagster.compute import ComputeChoices, ComputeOptions
 from virnuc_dagster.home.settings import Settings
+from virnuc_dagster.inbox.ledger import Ledger
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.automation.backfill import Survey
 from virnuc_dagster.orchestration.resources import TAGS, Compute
@@ -72,7 +73,8 @@ def test_what_a_run_is_given_reaches_the_stages(how, ray_is_there):
 def test_the_scheduled_backfill_surveys_with_the_settings(tmp_path):
     platform = Platform(tmp_path, dict(OTHER))
 
-    assert Survey(platform.instance, platform.settings).predictions.options == ComputeOptions(**OTHER)
+    survey = Survey(platform.instance, platform.settings, Ledger(platform.settings.home))
+    assert survey.stage.options == ComputeOptions(**OTHER)
 
 
 def test_a_job_for_workers_holds_every_choice(tmp_path):

@@ -26,13 +26,11 @@ def predict(
 ) -> list[BatchResult]:
     """Say which sequences of FASTA or FASTQ files are viral, as `virnuc predict` does.
 
-    Called again after a crash, or with the same files, it computes only what is missing. Nothing is printed, no signal
-    handler stays changed; torch computes with `threads` threads from then on.
+    Called again it computes only what is missing. Nothing is printed; torch has `threads` threads from then on.
 
     Args:
         inputs: A file, or several; plain, gz, bz2, xz or zst.
-        output: Folder for the result files; with several inputs, each in a folder of its batch. If None, they stay in
-            the reports of the home.
+        output: Folder for the result files, of several inputs in a folder each; if None, they stay in the home.
         overwrite: Replace files in `output` that are no earlier results of the same batch; inputs are never replaced.
         force_resume: Set damaged checkpoints aside and compute them again.
         check: Raise the first error, once every input had its turn; if False, errors are in the results.
@@ -44,7 +42,7 @@ def predict(
         One result for each input, in their order.
 
     Raises:
-        SettingsError: A setting cannot work, or the results cannot go to `output`; nothing was done.
+        SettingsError: A setting cannot work, or `output` cannot be used; nothing was done.
         VirnucError: What kept an input from a complete report; what is finished is kept.
 
     Example:
@@ -65,7 +63,7 @@ def predict(
         refuse_own_folders(Path(output), wanted)
         destination = Destination(Path(output), Inputs.of(given), overwrite, nested=len(given) > 1)
         destination.check([source.name for source in sources])
-    results = []
+    results: list[BatchResult] = []
     with open_session(wanted, progress=progress) as session:
         for source in sources:
             try:

@@ -79,11 +79,11 @@ def _records(store: CheckpointStore, batch: str, stage: str, shards: list[str]) 
 
 def _check_inputs(store: CheckpointStore, stage: str, shard: str, record: CommitRecord) -> None:
     """Refuse a shard that was not made from what is stored now."""
-    made_from = record.provenance.get("inputs") or dict.fromkeys(STAGES[stage].inputs)
-    for name in made_from:
+    made_of = record.provenance.get("inputs") or dict.fromkeys(STAGES[stage].inputs)
+    for name, digest in made_of.items():
         source, column = STAGES[stage].inputs[name]
         stored = store.record(shard_checkpoint(source, shard))
-        if stored is None or stale_reasons(made_from, {**made_from, name: stored.content[column]}):
+        if stored is None or stale_reasons({name: digest}, {name: stored.content[column]}):
             raise StaleError(
                 f"{stage} of {shard} was not made from the {source} that are stored now",
                 hint="run `virnuc predict` on the same file again",
