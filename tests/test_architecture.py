@@ -1,6 +1,7 @@
 """The directions of the house: the science does not know Dagster, checkpoints know nothing but errors."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -100,3 +101,39 @@ def test_definitions_load_without_torch_and_without_touching_the_disk(tmp_path):
 
     assert done.stdout.strip() == "[False, False, False]", done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def imported_at_once(path: Path) -> set[str]:
+    """Modules of the package that are imported when this one is, in functions and for types excepted."""
+    found: set[str] = set()
+
+    def look(nodes: list[ast.stmt]) -> None:
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom):
+                found.update({str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names})
+            elif isinstance(node, ast.If):
+                if "TYPE_CHECKING" not in ast.unparse(node.test):
+                    look(node.body)
+                look(node.orelse)
+            elif isinstance(node, ast.Try | ast.With | ast.ClassDef):
+                look(node.body)
+
+    look(ast.parse(path.read_text()).body)
+    return found
+
+
+def test_no_import_runs_in_a_circle():
+    """Any module may be the first one imported. A package is imported before its modules, so it counts with them."""
+    modules = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    parents = {name: {p for p in modules if name.startswith(f"{p}.")} for name in modules}
+    needs = {
+        name: {n for wanted in imported_at_once(path) & modules.keys() for n in {wanted, *parents[wanted]}}
+        - {name, *parents[name]}
+        for name, path in modules.items()
+    }
+    graph = graphlib.TopologicalSorter(needs)
+
+    graph.prepare()  # raises CycleError, which names the circle

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from virnuc_dagster.checkpoints.errors import typed_os_errors
+from virnuc_dagster.errors import typed_os_errors
 
 TEMPORARY_SUFFIX = ".tmp"
 #: A temporary file this young may not be held yet.

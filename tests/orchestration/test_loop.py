@@ -10,8 +10,8 @@ import pytest
 from kits.automation import Platform, sequences
 from kits.damage import flip_a_bit
 
-from virnuc_dagster.checkpoints.errors import StorageError
 from virnuc_dagster.cli import main
+from virnuc_dagster.errors import StorageError
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.automation import take_in
 from virnuc_dagster.orchestration.automation.backfill import Survey

@@ -20,8 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.errors import SettingsError
+from virnuc_dagster.errors import SettingsError, typed_os_errors
 from virnuc_dagster.files import make_folder
 from virnuc_dagster.home.origins import FOLDER as ORIGINS
 from virnuc_dagster.home.settings import Settings

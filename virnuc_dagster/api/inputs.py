@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.errors import InputError, VirnucError
+from virnuc_dagster.errors import InputError, VirnucError, typed_os_errors
 from virnuc_dagster.sequences.measured import InputFacts, Measured, measured
 
 STDIN = "-"

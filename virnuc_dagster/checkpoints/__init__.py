@@ -9,9 +9,7 @@ from virnuc_dagster.checkpoints.errors import (
     CheckpointError,
     CheckpointIncompatibleError,
     CheckpointMissingError,
-    NoSpaceError,
     ServiceAwayError,
-    StorageError,
 )
 from virnuc_dagster.checkpoints.format import CheckpointKey, CommitRecord, Payload, content_digests
 from virnuc_dagster.checkpoints.kinds import Kind, register
@@ -19,6 +17,7 @@ from virnuc_dagster.checkpoints.protocol import CheckpointStore, Swept
 from virnuc_dagster.checkpoints.provenance import Difference, differences
 from virnuc_dagster.checkpoints.store import LocalStore, Store, open_store, probe_store
 from virnuc_dagster.checkpoints.validate import Level
+from virnuc_dagster.errors import NoSpaceError, StorageError
 
 __all__ = [
     "CheckpointDamagedError",

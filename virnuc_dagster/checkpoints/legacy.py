@@ -13,17 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from virnuc_dagster.checkpoints import archive
-from virnuc_dagster.checkpoints.errors import (
-    CheckpointDamagedError,
-    CheckpointError,
-    CheckpointIncompatibleError,
-    typed_os_errors,
-)
+from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, CheckpointError, CheckpointIncompatibleError
 from virnuc_dagster.checkpoints.format import RECORD_SUFFIX, CommitRecord
 from virnuc_dagster.checkpoints.medium import LocalMedium
 from virnuc_dagster.checkpoints.store import Store
 from virnuc_dagster.checkpoints.validate import check_size, read_payload, require_torch
 from virnuc_dagster.checkpoints.versions import CURRENT_VERSION, parse_version
+from virnuc_dagster.errors import typed_os_errors
 
 if TYPE_CHECKING:
     import torch

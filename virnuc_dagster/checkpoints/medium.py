@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from virnuc_dagster.checkpoints.archive import Buffer
-from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, StorageError, typed_os_errors
+from virnuc_dagster.checkpoints.errors import CheckpointDamagedError
+from virnuc_dagster.errors import StorageError, typed_os_errors
 from virnuc_dagster.files import (
     exclusive,
     fsync_folder,

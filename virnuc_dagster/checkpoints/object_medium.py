@@ -30,9 +30,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from virnuc_dagster.checkpoints.archive import Buffer
-from virnuc_dagster.checkpoints.errors import NoSpaceError, ServiceAwayError, StorageError, typed_os_errors
+from virnuc_dagster.checkpoints.errors import ServiceAwayError
 from virnuc_dagster.checkpoints.medium import Write
-from virnuc_dagster.errors import SettingsError, causes
+from virnuc_dagster.errors import NoSpaceError, SettingsError, StorageError, causes, typed_os_errors
 
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 PATIENCE_VARIABLE, PATIENCE_SECONDS = "VIRNUC_STORE_PATIENCE_SECONDS", 120.0

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from virnuc_dagster.checkpoints.errors import CheckpointError, StorageError
+from virnuc_dagster.checkpoints.errors import CheckpointError
 from virnuc_dagster.checkpoints.format import QUARANTINE, RECORD_SUFFIX, CommitRecord
 from virnuc_dagster.checkpoints.medium import Medium
 from virnuc_dagster.checkpoints.protocol import Swept
+from virnuc_dagster.errors import StorageError
 from virnuc_dagster.files import TEMPORARY_SUFFIX
 
 

@@ -13,16 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.checkpoints import archive
-from virnuc_dagster.checkpoints.errors import (
-    CheckpointDamagedError,
-    CheckpointIncompatibleError,
-    StorageError,
-    typed_os_errors,
-)
+from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, CheckpointIncompatibleError
 from virnuc_dagster.checkpoints.format import CommitRecord, Payload
 from virnuc_dagster.checkpoints.kinds import KINDS, Kind
 from virnuc_dagster.checkpoints.versions import VersionError, migrate
-from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.errors import StorageError, VirnucError, typed_os_errors
 
 #: The first release whose `weights_only` load is hardened.
 TORCH_MIN = (2, 6)

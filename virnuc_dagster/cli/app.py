@@ -13,7 +13,6 @@ from typing import TextIO
 import click
 
 from virnuc_dagster import __version__
-from virnuc_dagster.checkpoints.errors import NO_SPACE, NoSpaceError
 from virnuc_dagster.cli.batches import batches
 from virnuc_dagster.cli.checkpoints import checkpoints
 from virnuc_dagster.cli.completion import completion
@@ -26,7 +25,7 @@ from virnuc_dagster.cli.predict import predict
 from virnuc_dagster.cli.signals import Interrupted
 from virnuc_dagster.cli.train import train
 from virnuc_dagster.cli.up import up
-from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.errors import NO_SPACE, NoSpaceError, VirnucError
 from virnuc_dagster.orchestration.database import database_refusal, is_out_of_space
 
 #: New objects between two looks for garbage.

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from virnuc_dagster.checkpoints import Store, open_store
-from virnuc_dagster.checkpoints.errors import typed_os_errors
 from virnuc_dagster.checkpoints.medium import LocalMedium
-from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.errors import VirnucError, typed_os_errors
 from virnuc_dagster.files import exclusive, make_folder, write_atomic
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.home.versions import open_home

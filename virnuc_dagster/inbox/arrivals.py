@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore, Level
-from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.errors import InputError, VirnucError
+from virnuc_dagster.errors import InputError, VirnucError, typed_os_errors
 from virnuc_dagster.files import exclusive, make_folder, remove_abandoned, write_atomic
 from virnuc_dagster.home.origins import note_origin
 from virnuc_dagster.inbox.ledger import Fingerprint, Ledger

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from xxhash import xxh3_128
 
-from virnuc_dagster.checkpoints.errors import typed_os_errors
 from virnuc_dagster.classify.head import predict
 from virnuc_dagster.embedding.registry import encoder_of
-from virnuc_dagster.errors import BundleError
+from virnuc_dagster.errors import BundleError, typed_os_errors
 from virnuc_dagster.files import exclusive, fsync_folder, make_folder, remove_abandoned, rename
 from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, open_bundle
 from virnuc_dagster.models.spec import as_written

@@ -15,8 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from virnuc_dagster.checkpoints.errors import typed_os_errors
-from virnuc_dagster.errors import VirnucError
+from virnuc_dagster.errors import VirnucError, typed_os_errors
 from virnuc_dagster.files import rename, temporary_file
 from virnuc_dagster.report.tables import fasta
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from virnuc_dagster.checkpoints.errors import typed_os_errors
+from virnuc_dagster.errors import typed_os_errors
 from virnuc_dagster.files import rename, temporary_file
 
 
