@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold
 from virnuc_dagster.checkpoints import CheckpointKey, LocalStore
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold
 from virnuc_dagster.checkpoints import CheckpointKey, LocalStore
 
 KEY = CheckpointKey("esm2_embeddings", "bench", "bench__0001")

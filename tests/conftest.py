@@ -6,8 +6,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold
-
 TESTS = Path(__file__).parent
 #: Also what is marked `full`, with more and other examples each time: `make test-full`.
 FULL = bool(os.environ.get("VIRNUC_FULL"))

@@ -1,5 +1,8 @@
 """The functions of the earlier code, with their promises kept this time."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -104,3 +107,14 @@ def test_the_store_writes_the_list(tmp_path):
     (line,) = read_failed(tmp_path / "failed_checkpoints.txt")
     assert line.reason == "digest differs"
     assert KEY.shard in line.path
+
+
+def test_it_works_in_a_program_that_imports_nothing_else(tmp_path):
+    code = (
+        "import pathlib, torch; from virnuc_dagster.checkpoints import compat;"
+        f"path = pathlib.Path({str(tmp_path / 'output_1_ESM.pt')!r});"
+        "compat.atomic_save({'ids': ['a'], 'data': torch.ones(1, 8)}, path, 'esm2_embeddings');"
+        "print(compat.load_with_compatibility(path)['ids'], compat.validate_checkpoint(path)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "['a'] True\n", done.stderr

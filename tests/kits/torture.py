@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold, also in fresh processes
 from kits.waiting import HANG_SECONDS, wait_until
 from virnuc_dagster.checkpoints import CheckpointKey, CheckpointMissingError, Level, LocalStore
 from virnuc_dagster.errors import VirnucError

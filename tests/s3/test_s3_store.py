@@ -30,7 +30,6 @@ KEY = CheckpointKey("esm2_embeddings", "demo-1", "demo-1__0001")
 #: Saves version after version of one key, as fast as it can; each version's rows all hold its number.
 WRITER = """
 import sys, torch
-import virnuc_dagster.stages
 from virnuc_dagster.checkpoints import CheckpointKey, open_store
 store, key = open_store(sys.argv[1]), CheckpointKey("esm2_embeddings", "demo-1", "demo-1__0001")
 for number in range(int(sys.argv[2]), 10**6):

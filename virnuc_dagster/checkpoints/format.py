@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, get_origin
 
-from virnuc_dagster.checkpoints.kinds import KINDS
+from virnuc_dagster.checkpoints.kinds import find_kind
 from virnuc_dagster.checkpoints.versions import CURRENT_VERSION, RECORD_VERSION, lift_record
 
 if TYPE_CHECKING:
@@ -216,7 +216,9 @@ def serialise(kind: str, payload: Payload, sink: Sink) -> None:
         return [canonical(item) for item in value] if isinstance(value, list) else value
 
     whole = {**payload, "version": CURRENT_VERSION, "status": "complete", "kind": kind}
-    names = [*KINDS[kind].required, *(name for name in KINDS[kind].optional if name in whole)]
+    held = find_kind(kind)
+    assert held is not None, "the schema of a payload is checked before it is written"
+    names = [*held.required, *(name for name in held.optional if name in whole)]
     torch.save({canonical(name): canonical(whole[name]) for name in names}, sink)  # type: ignore[arg-type]
     sink.close()
 

@@ -1,5 +1,6 @@
 """The kinds of payload that stores check. None is known here: whoever computes payloads registers theirs."""
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,9 @@ class Kind:
 
 #: Stage -> what its data file holds, as registered. The stage of a checkpoint is its kind.
 KINDS: dict[str, Kind] = {}
+#: Registers this package's kinds. It is imported when a kind is asked for that nobody has registered, so that
+#: checkpoints can be read and written by who imports nothing else.
+_REGISTERS = "virnuc_dagster.stages"
 
 
 def register(kinds: Mapping[str, Kind]) -> None:
@@ -46,12 +50,20 @@ def register(kinds: Mapping[str, Kind]) -> None:
     KINDS.update(kinds)
 
 
+def find_kind(name: str) -> Kind | None:
+    """Return what a data file of this kind must hold, None if the kind is unknown."""
+    if name not in KINDS:
+        importlib.import_module(_REGISTERS)
+    return KINDS.get(name)
+
+
 def kind_of_older(ids: str) -> str:
-    """The name of the kind whose older files name their rows under this key.
+    """Return the name of the kind whose older files name their rows under this key.
 
     Raises:
         ValueError: No registered kind does.
     """
+    importlib.import_module(_REGISTERS)
     for name, kind in KINDS.items():
         if kind.older_ids == ids:
             return name

@@ -15,7 +15,7 @@ from typing import Any
 from virnuc_dagster.checkpoints import archive
 from virnuc_dagster.checkpoints.errors import CheckpointDamagedError, CheckpointIncompatibleError
 from virnuc_dagster.checkpoints.format import CommitRecord, Payload
-from virnuc_dagster.checkpoints.kinds import KINDS, Kind
+from virnuc_dagster.checkpoints.kinds import Kind, find_kind
 from virnuc_dagster.checkpoints.versions import VersionError, migrate
 from virnuc_dagster.errors import StorageError, VirnucError, typed_os_errors
 
@@ -164,7 +164,7 @@ def check_schema(payload: Payload, path: object, record: CommitRecord | None, *,
         CheckpointIncompatibleError: Keys, lengths or dtypes are wrong.
         CheckpointDamagedError: A value is NaN or infinite, or a probability row does not sum to 1.
     """
-    kind = KINDS.get(str(payload.get("kind")))
+    kind = find_kind(str(payload.get("kind")))
     if kind is None:
         raise CheckpointIncompatibleError(path, f"incompatible: unknown kind {payload.get('kind')!r}")
     if missing := [name for name in kind.required if name not in payload]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold
 from virnuc_dagster.cli.options import PathType, home_option, refuse_empty
 from virnuc_dagster.cli.tables import output_console, print_table, size_text
 from virnuc_dagster.errors import InputError, VirnucError

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import virnuc_dagster.stages  # noqa: F401 - registers what checkpoints hold
 from virnuc_dagster.checkpoints import CheckpointKey, LocalStore
 
 IDS = ["seq_1_chunk_1F1", "seq_1_chunk_1R2", "seq_2_chunk_1F3"]
