@@ -32,9 +32,10 @@ from virnuc_dagster.embedding.memory import keep_freed_memory
 from virnuc_dagster.embedding.runner import embed
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import BATCH, add_sequences, batch_provenance, build_batch
+from virnuc_dagster.stages.batch import add_sequences, batch_provenance, build_batch
 from virnuc_dagster.stages.ensure import ensure_shards
 from virnuc_dagster.stages.keys import batch_checkpoint
+from virnuc_dagster.stages.pipeline import BATCH
 from virnuc_dagster.stages.report import build_report
 from virnuc_dagster.stages.shards import PredictionStage
 

@@ -29,7 +29,8 @@ from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import FRAMES, add_sequences, build_batch
+from virnuc_dagster.stages.batch import add_sequences, build_batch
+from virnuc_dagster.stages.pipeline import FRAMES
 from virnuc_dagster.stages.shards import EmbeddingStage
 
 ESM2 = "esm2_embeddings"

@@ -23,8 +23,9 @@ from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.report import paths
-from virnuc_dagster.stages.batch import BATCH, add_sequences, build_batch
+from virnuc_dagster.stages.batch import add_sequences, build_batch
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
+from virnuc_dagster.stages.pipeline import BATCH
 from virnuc_dagster.stages.report import build_report
 from virnuc_dagster.stages.shards import PredictionStage
 

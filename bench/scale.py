@@ -38,9 +38,9 @@ from virnuc_dagster.orchestration.automation.mover import Mover
 from virnuc_dagster.orchestration.instance import open_instance
 from virnuc_dagster.orchestration.runs import Runner
 from virnuc_dagster.report import paths
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES, add_sequences
+from virnuc_dagster.stages.batch import add_sequences
 from virnuc_dagster.stages.keys import shard_key
-from virnuc_dagster.stages.pipeline import PREDICTIONS
+from virnuc_dagster.stages.pipeline import BATCH, FRAMES, PREDICTIONS, SEQUENCES
 from virnuc_dagster.stages.shards import PredictionStage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from kits.automation import Platform, sequences
 
 from virnuc_dagster.orchestration.instance import open_instance
-from virnuc_dagster.stages.batch import SEQUENCES
+from virnuc_dagster.stages.pipeline import SEQUENCES
 
 
 def main() -> None:

@@ -31,9 +31,9 @@ from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.instance import open_instance
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.report import paths
-from virnuc_dagster.stages.batch import FRAMES, add_sequences, build_batch
+from virnuc_dagster.stages.batch import add_sequences, build_batch
 from virnuc_dagster.stages.ensure import NotTriedError, ShardResult
-from virnuc_dagster.stages.pipeline import PREDICTIONS
+from virnuc_dagster.stages.pipeline import FRAMES, PREDICTIONS
 from virnuc_dagster.stages.shards import EmbeddingStage
 
 DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"

@@ -15,8 +15,7 @@ from virnuc_dagster.backends import ray_pool
 from virnuc_dagster.checkpoints import Level, open_store
 from virnuc_dagster.cli import main
 from virnuc_dagster.report import paths
-from virnuc_dagster.stages.batch import FRAMES
-from virnuc_dagster.stages.pipeline import PREDICTIONS
+from virnuc_dagster.stages.pipeline import FRAMES, PREDICTIONS
 
 DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"
 

@@ -16,7 +16,7 @@ from virnuc_dagster.home.origins import origins
 from virnuc_dagster.inbox import arrivals
 from virnuc_dagster.inbox.arrivals import REASON_SUFFIX, REJECTED, scan_inbox, take_in
 from virnuc_dagster.inbox.ledger import Fingerprint, Ledger
-from virnuc_dagster.stages.batch import SEQUENCES
+from virnuc_dagster.stages.pipeline import SEQUENCES
 
 FASTA = ">a\nACGTACGTACGT\n>b\nGGGGCCCC\n"
 

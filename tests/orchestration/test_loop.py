@@ -17,7 +17,7 @@ from virnuc_dagster.orchestration.automation import take_in
 from virnuc_dagster.orchestration.automation.backfill import Survey
 from virnuc_dagster.orchestration.automation.steps import failure_reason
 from virnuc_dagster.orchestration.automation.trials import is_trial
-from virnuc_dagster.stages.batch import SEQUENCES
+from virnuc_dagster.stages.pipeline import SEQUENCES
 from virnuc_dagster.stages.shards import EmbeddingStage
 
 RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"

@@ -9,7 +9,7 @@ from kits.automation import Platform, sequences
 from virnuc_dagster.cli import main
 from virnuc_dagster.home.binding import accept_store
 from virnuc_dagster.orchestration.losses import find_losses
-from virnuc_dagster.stages.batch import SEQUENCES
+from virnuc_dagster.stages.pipeline import SEQUENCES
 
 STAGES = ("sequences", "frames", "sequence_batch", "dnabert_s_embeddings", "esm2_embeddings", "predictions")
 

@@ -10,7 +10,7 @@ from virnuc_dagster.cli import main
 from virnuc_dagster.home.settings import Settings
 from virnuc_dagster.orchestration.instance import open_instance
 from virnuc_dagster.orchestration.partitions import Registered, register_shards
-from virnuc_dagster.stages.batch import SEQUENCES
+from virnuc_dagster.stages.pipeline import SEQUENCES
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from dagster._core.test_utils import create_run_for_test
 from kits.automation import Platform, sequences
 
 from virnuc_dagster.orchestration.partitions import forget_batch
-from virnuc_dagster.stages.batch import SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint
+from virnuc_dagster.stages.pipeline import SEQUENCES
 from virnuc_dagster.stages.shards import EmbeddingStage
 from virnuc_dagster.upkeep.removal import batch_files, remove_batch
 

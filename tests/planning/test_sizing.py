@@ -9,9 +9,9 @@ from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.planning import sizing
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.sequences.sampling import estimate_file
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES, add_sequences, build_batch
+from virnuc_dagster.stages.batch import add_sequences, build_batch
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.pipeline import PREDICTIONS
+from virnuc_dagster.stages.pipeline import BATCH, FRAMES, PREDICTIONS, SEQUENCES
 
 DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"
 

@@ -9,7 +9,7 @@ from kits.automation import Platform, sequences
 from kits.s3 import environment, new_bucket, service
 from upath import UPath
 
-from virnuc_dagster.stages.batch import SEQUENCES
+from virnuc_dagster.stages.pipeline import SEQUENCES
 
 ESM2 = "esm2_embeddings"
 

@@ -8,8 +8,8 @@ import torch
 from virnuc_dagster.checkpoints import LocalStore
 from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.pipeline import FRAMES
 from virnuc_dagster.stages.shards import EmbeddingStage
 
 ESM2 = "esm2_embeddings"

@@ -18,10 +18,10 @@ from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.orchestration.runs import set_aside_damaged
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.report import paths
-from virnuc_dagster.stages.batch import BATCH, FRAMES, add_sequences, batch_provenance, build_batch
+from virnuc_dagster.stages.batch import add_sequences, batch_provenance, build_batch
 from virnuc_dagster.stages.ensure import ShardResult, ensure_shards
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.pipeline import PREDICTIONS
+from virnuc_dagster.stages.pipeline import BATCH, FRAMES, PREDICTIONS
 from virnuc_dagster.stages.report import build_report
 from virnuc_dagster.stages.shards import EmbeddingStage, PredictionStage
 from virnuc_dagster.stages.space import bytes_needed

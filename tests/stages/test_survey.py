@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from virnuc_dagster.models.bundle import open_bundle
 from virnuc_dagster.report import paths
 from virnuc_dagster.stages import survey
-from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.pipeline import FRAMES
 
 
 def test_a_batch_of_more_than_9999_shards_is_not_cut_for_ever(monkeypatch):

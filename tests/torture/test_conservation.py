@@ -17,10 +17,10 @@ from virnuc_dagster.classify.head import Head, predict
 from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.sequences.translation import frame_id, open_frames
-from virnuc_dagster.stages.batch import BATCH, FRAMES, add_sequences, batch_provenance, build_batch, current_manifest
+from virnuc_dagster.stages.batch import add_sequences, batch_provenance, build_batch, current_manifest
 from virnuc_dagster.stages.ensure import ensure_shards
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.pipeline import PREDICTIONS
+from virnuc_dagster.stages.pipeline import BATCH, FRAMES, PREDICTIONS
 from virnuc_dagster.stages.shards import PredictionStage
 
 DNABERT_S, ESM2 = "dnabert_s_embeddings", "esm2_embeddings"

@@ -19,9 +19,9 @@ from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.models.bundle import SPEC_FILE, Bundle, list_bundles, open_bundle
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.ensure import ShardResult, ShardWorker
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.pipeline import FRAMES
 from virnuc_dagster.stages.shards import ShardStage, shard_stage
 
 

@@ -71,7 +71,7 @@ def list_batches(as_json: bool, **flags: Any) -> int:
     from virnuc_dagster.checkpoints import open_store
     from virnuc_dagster.inbox.ledger import Ledger
     from virnuc_dagster.orchestration.losses import describe, remedy
-    from virnuc_dagster.stages.batch import SEQUENCES
+    from virnuc_dagster.stages.pipeline import SEQUENCES
 
     settings = Settings.read(**flags)
     store = open_store(settings.store)
@@ -205,8 +205,8 @@ def _register_again(settings: Settings, store: Any, batch: str) -> bool:
     from virnuc_dagster.orchestration.instance import open_instance
     from virnuc_dagster.orchestration.partitions import batches as batch_partitions
     from virnuc_dagster.orchestration.partitions import register_shards
-    from virnuc_dagster.stages.batch import BATCH
     from virnuc_dagster.stages.keys import batch_checkpoint
+    from virnuc_dagster.stages.pipeline import BATCH
 
     if store.record(batch_checkpoint(BATCH, batch)) is None:
         return False
@@ -259,8 +259,8 @@ def resolve_batch(settings: Settings, store: Any, name: str, *, whole: bool = Fa
         InputError: None, or more than one.
     """
     from virnuc_dagster.orchestration.losses import known_batches
-    from virnuc_dagster.stages.batch import SEQUENCES
     from virnuc_dagster.stages.keys import slug
+    from virnuc_dagster.stages.pipeline import SEQUENCES
 
     known = [key.batch for key in store.list(SEQUENCES)]
     if name in known:

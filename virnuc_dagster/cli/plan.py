@@ -53,7 +53,7 @@ def plan_facts(settings: Settings, path: Path, *, calibrate: bool) -> dict[str, 
     from virnuc_dagster.models.bundle import open_bundle
     from virnuc_dagster.planning import sizing
     from virnuc_dagster.sequences.sampling import estimate_file
-    from virnuc_dagster.stages.batch import FRAMES
+    from virnuc_dagster.stages.pipeline import FRAMES
 
     bundle = open_bundle(settings.bundle)
     found = estimate_file(path, bundle.spec.window_length, allow_missing_end_mark=settings.allow_missing_end_mark)

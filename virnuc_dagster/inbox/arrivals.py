@@ -22,8 +22,9 @@ from virnuc_dagster.files import exclusive, make_folder, remove_abandoned, write
 from virnuc_dagster.home.origins import note_origin
 from virnuc_dagster.inbox.ledger import Fingerprint, Ledger
 from virnuc_dagster.sequences.measured import InputFacts
-from virnuc_dagster.stages.batch import SEQUENCES, add_sequences
+from virnuc_dagster.stages.batch import add_sequences
 from virnuc_dagster.stages.keys import batch_checkpoint
+from virnuc_dagster.stages.pipeline import SEQUENCES
 
 REJECTED = "rejected"
 REASON_SUFFIX = ".reason.txt"

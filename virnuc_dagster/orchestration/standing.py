@@ -12,8 +12,8 @@ import dagster as dg
 from virnuc_dagster.checkpoints import CheckpointStore
 from virnuc_dagster.orchestration.partitions import Registered, batches
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import BATCH
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.pipeline import BATCH
 from virnuc_dagster.stages.records import RecordCache
 from virnuc_dagster.stages.shards import PredictionStage, ShardStage
 from virnuc_dagster.stages.standing_report import report_stands

@@ -20,9 +20,7 @@ from virnuc_dagster.checkpoints import (
 )
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.keys import batch_checkpoint, batch_key, earlier_batch_key, shard_checkpoint, shard_key
-from virnuc_dagster.stages.pipeline import BATCH as BATCH
-from virnuc_dagster.stages.pipeline import FRAMES as FRAMES
-from virnuc_dagster.stages.pipeline import SEQUENCES as SEQUENCES
+from virnuc_dagster.stages.pipeline import BATCH, FRAMES, SEQUENCES
 from virnuc_dagster.stages.records import RecordCache
 from virnuc_dagster.stages.staleness import State, compare
 

@@ -29,12 +29,12 @@ from virnuc_dagster.report.rows import PageRows
 from virnuc_dagster.report.tables import OriginalWindows, Tables
 from virnuc_dagster.sequences.translation import KnownShares, known_shares, unknown_bases
 from virnuc_dagster.sequences.windows import window_spans
-from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.embedding_sample import sample_map
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
+from virnuc_dagster.stages.pipeline import BATCH, PREDICTIONS, SEQUENCES
 from virnuc_dagster.stages.records import RecordCache
 from virnuc_dagster.stages.report_facts import imported_shards, report_facts, report_keys, report_provenance
-from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.shards import PredictionStage
 from virnuc_dagster.stages.staleness import State, state_of
 from virnuc_dagster.stages.standing_report import provenance_text, seal_report
 

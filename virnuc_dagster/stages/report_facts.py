@@ -7,10 +7,10 @@ from typing import Any
 from virnuc_dagster import __version__
 from virnuc_dagster.checkpoints import CheckpointKey, Payload
 from virnuc_dagster.embedding.registry import encoder_of
-from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
+from virnuc_dagster.stages.pipeline import BATCH, PREDICTIONS, SEQUENCES
 from virnuc_dagster.stages.records import Records
-from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.shards import PredictionStage
 from virnuc_dagster.stages.staleness import IMPORTED
 
 

@@ -17,8 +17,7 @@ from virnuc_dagster.checkpoints import (
 from virnuc_dagster.compute import ComputeOptions
 from virnuc_dagster.progress import Progress
 from virnuc_dagster.stages.keys import shard_checkpoint
-from virnuc_dagster.stages.pipeline import EMBEDDINGS, FRAMES, embeddings_of
-from virnuc_dagster.stages.pipeline import PREDICTIONS as PREDICTIONS
+from virnuc_dagster.stages.pipeline import EMBEDDINGS, FRAMES, PREDICTIONS, embeddings_of
 from virnuc_dagster.stages.records import Records
 from virnuc_dagster.stages.staleness import StaleError, State, state_of
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from virnuc_dagster.checkpoints import CheckpointStore, NoSpaceError
 from virnuc_dagster.errors import VirnucError
-from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.pipeline import FRAMES
 from virnuc_dagster.stages.records import RecordCache
 from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.staleness import State, state_of

@@ -15,11 +15,11 @@ from virnuc_dagster import __version__
 from virnuc_dagster.checkpoints import CheckpointStore, Level
 from virnuc_dagster.files import write_atomic
 from virnuc_dagster.report import paths
-from virnuc_dagster.stages.batch import BATCH, SEQUENCES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
+from virnuc_dagster.stages.pipeline import BATCH, PREDICTIONS, SEQUENCES
 from virnuc_dagster.stages.records import RecordCache
 from virnuc_dagster.stages.report_facts import report_keys, report_provenance
-from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.shards import PredictionStage
 
 
 def seal_report(folder: Path, stage: PredictionStage) -> None:

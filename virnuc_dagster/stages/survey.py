@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore
 from virnuc_dagster.embedding.device import Precision
 from virnuc_dagster.report import paths
-from virnuc_dagster.stages.batch import BATCH, FRAMES, SEQUENCES, batch_provenance
+from virnuc_dagster.stages.batch import batch_provenance
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
+from virnuc_dagster.stages.pipeline import BATCH, FRAMES, PREDICTIONS, SEQUENCES
 from virnuc_dagster.stages.records import RecordCache, Records
-from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage, ShardStage
+from virnuc_dagster.stages.shards import PredictionStage, ShardStage
 from virnuc_dagster.stages.staleness import State, compare, state_of
 
 if TYPE_CHECKING:

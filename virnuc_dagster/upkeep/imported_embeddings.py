@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from virnuc_dagster.checkpoints import CheckpointError, CheckpointStore, Level
 from virnuc_dagster.checkpoints.legacy import SEGMENT, LegacyFile, find_legacy, read_legacy
 from virnuc_dagster.errors import InputError
-from virnuc_dagster.stages.batch import BATCH, FRAMES
 from virnuc_dagster.stages.keys import batch_checkpoint, shard_checkpoint
-from virnuc_dagster.stages.pipeline import EMBEDDINGS
+from virnuc_dagster.stages.pipeline import BATCH, EMBEDDINGS, FRAMES
 from virnuc_dagster.stages.shards import EmbeddingStage
 from virnuc_dagster.stages.staleness import IMPORTED, compare
 

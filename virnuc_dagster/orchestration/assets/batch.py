@@ -12,8 +12,9 @@ from virnuc_dagster.orchestration.assets.plots import bars
 from virnuc_dagster.orchestration.io_manager import CheckpointIOManager, record_metadata
 from virnuc_dagster.orchestration.partitions import batches, register_shards
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import BATCH, batch_provenance, build_batch, current_manifest
+from virnuc_dagster.stages.batch import batch_provenance, build_batch, current_manifest
 from virnuc_dagster.stages.keys import batch_checkpoint
+from virnuc_dagster.stages.pipeline import BATCH
 
 OWNERS = ["team:sequence-analysis"]
 

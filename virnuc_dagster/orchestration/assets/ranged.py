@@ -22,9 +22,9 @@ from virnuc_dagster.orchestration.io_manager import record_metadata
 from virnuc_dagster.orchestration.partitions import shards
 from virnuc_dagster.orchestration.private import AssetMetadataHandle, OutputMetadataAccumulator
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import FRAMES, SEQUENCES
 from virnuc_dagster.stages.ensure import ShardResult
 from virnuc_dagster.stages.keys import ForeignKeyError, batch_of, is_shard_key, shard_checkpoint
+from virnuc_dagster.stages.pipeline import FRAMES, SEQUENCES
 from virnuc_dagster.stages.shards import ShardStage
 from virnuc_dagster.stages.space import check_space
 

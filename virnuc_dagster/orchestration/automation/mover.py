@@ -30,7 +30,8 @@ from virnuc_dagster.orchestration.automation.steps import (
 )
 from virnuc_dagster.orchestration.checks import keys_of_embedding_checks, keys_of_shard_checks, red_partitions
 from virnuc_dagster.orchestration.partitions import Registered
-from virnuc_dagster.stages.shards import PREDICTIONS, PredictionStage
+from virnuc_dagster.stages.pipeline import PREDICTIONS
+from virnuc_dagster.stages.shards import PredictionStage
 from virnuc_dagster.stages.survey import Due
 
 #: A step whose run does not show up this long after it was requested is requested again.

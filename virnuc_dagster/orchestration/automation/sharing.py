@@ -28,8 +28,8 @@ from virnuc_dagster.orchestration.automation.steps import (
 )
 from virnuc_dagster.orchestration.partitions import Registered, batches
 from virnuc_dagster.orchestration.private import NOT_FINISHED_STATUSES
-from virnuc_dagster.stages.batch import FRAMES
 from virnuc_dagster.stages.keys import shard_checkpoint
+from virnuc_dagster.stages.pipeline import FRAMES
 
 #: A batch with more shards than this has runs of its own, however few its frames.
 _SHARDS_MAX = 100

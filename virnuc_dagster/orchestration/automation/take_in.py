@@ -20,7 +20,7 @@ from virnuc_dagster.orchestration.io_manager import CheckpointIOManager
 from virnuc_dagster.orchestration.partitions import Registered, batches
 from virnuc_dagster.orchestration.resources import Compute
 from virnuc_dagster.progress import Progress
-from virnuc_dagster.stages.batch import BATCH
+from virnuc_dagster.stages.pipeline import BATCH
 from virnuc_dagster.stages.survey import wanted_digest
 from virnuc_dagster.upkeep.health import check_batch_integrity
 
