@@ -37,7 +37,7 @@ def predictions(
     progress: dg.ResourceParam[Progress],
     journal: dg.ResourceParam[Journal],
 ) -> Iterator[dg.AssetMaterialization | dg.Output]:
-    """How viral each frame looks: P(others) and P(virus), from its two embeddings joined by frame id.
+    """How viral each frame looks: P(others) and P(virus), from its embeddings joined by frame id.
 
     A **partition is a shard**.
     Embeddings made from other frames, with another bundle or precision are refused, never mixed.
