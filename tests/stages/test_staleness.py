@@ -65,7 +65,7 @@ class Home:
 
     root: Path
     batch: str
-    options: ComputeOptions = field(default_factory=lambda: ComputeOptions("cpu"))
+    options: ComputeOptions = field(default_factory=lambda: ComputeOptions(device="cpu"))
 
     @property
     def store(self) -> LocalStore:
@@ -204,7 +204,7 @@ def test_a_flipped_bit_is_damage_where_bytes_are_read_and_then_the_result_is_mis
 
 def test_what_is_wanted_decides_too(home):
     home.imported(ESM2)
-    home.options = ComputeOptions("cpu", precision="bfloat16")
+    home.options = ComputeOptions(device="cpu", precision="bfloat16")
 
     assert list(home.states(ESM2).values()) == [STALE, CURRENT, STALE]  # an imported one claims no precision
     assert set(home.states(DNABERT_S).values()) == {STALE}
