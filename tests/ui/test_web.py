@@ -43,7 +43,7 @@ def home(place) -> Path:
 
 @pytest.fixture(scope="module")
 def web(place, home) -> Iterator[Web]:
-    with running(home, folder=place / "work", env={"TMPDIR": str(place / "tmp")}) as web:
+    with running(home, folder=place / "work", env={"TMPDIR": str(place / "tmp")}, automation="false") as web:
         yield web
 
 
