@@ -111,7 +111,7 @@ def test_a_partial_folder_adopts_what_fits_and_says_what_is_missing(computed, ho
 def test_files_of_another_batch_or_bundle_are_refused_with_counts(computed, home, tmp_path, capsys, shared):
     _, rows = computed
     folder = tmp_path / "old"
-    write_original(folder, rows, count=10, kinds=("dna",))
+    write_original(folder, rows, count=20, kinds=("dna",))
     ids, data = rows[ESM]
     torch.save({"proteins": [*ids[:5], "x_chunk_1F1"], "data": list(data[:6].clone())}, folder / "output_1_ESM.pt")
     torch.save({"proteins": ids[:3], "data": list(torch.ones(3, 2560))}, folder / "output_2_ESM.pt")
