@@ -11,8 +11,7 @@ TESTS = Path(__file__).parent
 FULL = bool(os.environ.get("VIRNUC_FULL"))
 #: Folders whose tests start no programs and no services: `make check`.
 FAST = {
-    "checkpoints", "classify", "embedding", "evaluation", "home", "inbox", "planning", "report", "sequences", "stages",
-    "upkeep",
+    "checkpoints", "classify", "evaluation", "home", "inbox", "planning", "report", "sequences", "stages", "upkeep",
 }  # fmt: skip
 #: Folders whose tests wait for daemons, clusters and kills: they begin first, so that no worker is left with them.
 LONG = ("ui", "postgres", "deploy", "backends", "torture", "s3", "pipeline", "docs", "orchestration")
@@ -52,6 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fast: starts no program and no service; see `make check`")
     for folder in sorted(path.name for path in TESTS.iterdir() if path.is_dir()):
         config.addinivalue_line("markers", f"{folder}: tests/{folder}")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m fast`, read no folder that has no such test: to import them all takes as long as to run these."""
+    others = collection_path.parent == TESTS and collection_path.name not in FAST
+    return True if others and config.option.markexpr == "fast" else None
 
 
 @pytest.hookimpl(tryfirst=True)
