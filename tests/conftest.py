@@ -46,7 +46,9 @@ def nothing_leaks() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make every folder of tests a marker."""
+    """Make every folder of tests a marker, and signals what they are on a terminal: `nohup` and `&` ignore some."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line("markers", "full: more of what another test proves once; see `make test-full`")
     config.addinivalue_line("markers", "fast: starts no program and no service; see `make check`")
     for folder in sorted(path.name for path in TESTS.iterdir() if path.is_dir()):

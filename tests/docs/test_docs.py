@@ -192,8 +192,9 @@ def test_versions_agree():
 
 #: Starts programs one after another with `--help`, and says how each ended; one process, for imports take seconds.
 HELP = """
-import contextlib, io, json, runpy, sys
+import contextlib, io, json, os, runpy, sys
 ends = {}
+sys.path.insert(0, os.path.dirname(sys.argv[1]))  # as for a program that is started
 for program in sys.argv[1:]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
