@@ -68,13 +68,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     A file is the work of one of pytest's workers, so that what its tests share is made once.
     """
     items.sort(key=lambda item: LONG.index(folder) if (folder := item.path.parent.name) in LONG else len(LONG))
+    grouped = getattr(config.option, "loadgroup", False)  # a worker of pytest-xdist is not told `--dist`, but this
     for item in items:
         folder, is_full = item.path.parent.name, item.get_closest_marker("full") is not None
         if item.path.parent != TESTS:
             item.add_marker(folder)
         if folder in FAST and not is_full:
             item.add_marker("fast")
-        if config.getoption("dist", "no") == "loadgroup" and item.path.name not in DIVIDED:
+        if grouped and item.path.name not in DIVIDED:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS))))
     if not FULL and "full" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("full")]
