@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two stamps of one environment: what `virnuc` needs, and what tests and lint need besides.
 DEMO := $(VENV)/.demo
 DEV := $(VENV)/.installed
-PYTEST := $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo up check test test-full torture screenshots lint
 

@@ -2,6 +2,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -63,24 +64,31 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark every test by its folder and as `fast`, put the long ones first, and leave out what is marked `full`.
-
-    A file is the work of one of pytest's workers, so that what its tests share is made once.
-    """
+    """Mark every test by its folder and as `fast`, put the long ones first, and leave out what is marked `full`."""
     items.sort(key=lambda item: LONG.index(folder) if (folder := item.path.parent.name) in LONG else len(LONG))
-    grouped = getattr(config.option, "loadgroup", False)  # a worker of pytest-xdist is not told `--dist`, but this
     for item in items:
         folder, is_full = item.path.parent.name, item.get_closest_marker("full") is not None
         if item.path.parent != TESTS:
             item.add_marker(folder)
         if folder in FAST and not is_full:
             item.add_marker("fast")
-        if grouped and item.path.name not in DIVIDED:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS))))
     if not FULL and "full" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("full")]
         items[:] = [item for item in items if not item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a file to one of pytest's workers, so that what its tests share is made once; see `DIVIDED`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return nodeid if Path(file).name in DIVIDED else file
+
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
