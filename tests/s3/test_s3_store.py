@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -220,6 +221,9 @@ class _Refusing(http.server.BaseHTTPRequestHandler):
     ],
 )
 def test_answers_of_a_service(monkeypatch, caplog, status, code, error, waits):
+    now = [0.0]  # a clock that only waiting moves: what an answer takes says nothing
+    clock = {"monotonic": lambda: now[0], "sleep": lambda seconds: now.__setitem__(0, now[0] + seconds)}
+    monkeypatch.setattr(object_medium, "time", SimpleNamespace(**vars(time) | clock))
     handler = type("Handler", (_Refusing,), {"status": status, "code": code})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
