@@ -9,6 +9,8 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 from kits.automation import Platform, sequences
 
+from virnuc_dagster.orchestration.automation import sharing
+from virnuc_dagster.orchestration.automation.backfill import Survey
 from virnuc_dagster.orchestration.partitions import forget_batch
 from virnuc_dagster.stages.keys import batch_checkpoint
 from virnuc_dagster.stages.pipeline import SEQUENCES
@@ -241,6 +243,18 @@ def test_the_backfill_and_what_follows_a_cut_share_runs_too(platform):
     }  # fmt: skip
     assert all(not platform.ledger.batch(batch).reason for batch in batches)
     assert set(platform.statuses("sequence_batch", "integrity").values()) == {"SUCCEEDED"}
+
+
+def test_a_tick_opens_the_store_once_to_count_the_frames_of_many_batches(platform, monkeypatch):
+    opened, real = [], sharing.open_bound_store
+    monkeypatch.setattr(sharing, "open_bound_store", lambda settings: (opened.append(1), real(settings))[1])
+    names = fill(platform, 5)
+    for name in names:
+        platform.ledger.finish(name, "", 3)
+
+    (request,) = Survey(platform.instance, platform.settings, platform.ledger).requests(lambda _: None)
+
+    assert (request.tags[BATCHES], len(opened)) == ("5", 1)
 
 
 def test_a_run_that_was_terminated_is_not_requested_again_at_once(platform):

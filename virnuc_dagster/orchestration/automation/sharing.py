@@ -12,7 +12,7 @@ from functools import cached_property
 
 import dagster as dg
 
-from virnuc_dagster.checkpoints import CommitRecord
+from virnuc_dagster.checkpoints import CheckpointStore, CommitRecord
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.home.binding import open_bound_store
 from virnuc_dagster.home.settings import Settings
@@ -167,6 +167,11 @@ class Sharing:
         names = self.instance.get_dynamic_partitions(str(batches.name))
         return {batch: number for number, batch in enumerate(names)}
 
+    @cached_property
+    def _store(self) -> CheckpointStore:
+        """Opened once a tick, and only if something must be counted."""
+        return open_bound_store(self.settings)
+
     def _is_small(self, step: NextStep) -> bool:
         """Whether a step may share a run."""
         batch = step.entry.batch
@@ -187,7 +192,7 @@ class Sharing:
         }
         keys = [shard_checkpoint(FRAMES, shard) for shards in small.values() for shard in shards]
         try:
-            records = dict(zip(keys, open_bound_store(self.settings).records(keys) if keys else [], strict=True))
+            records = dict(zip(keys, self._store.records(keys) if keys else [], strict=True))
         except VirnucError:
             return  # a store that is away: the runs tell
         for name, shards in small.items():
