@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from virnuc_dagster.errors import VirnucError
 from virnuc_dagster.report import paths
+from virnuc_dagster.report.reading import MISSING, read_lines
 from virnuc_dagster.sequences.measured import InputFacts
 
-MISSING = "NA"
 State = Literal["complete", "incomplete", "failed"]
 
 
@@ -82,11 +82,10 @@ class BatchResult:
         """Yield the rows of a table, such as `windows.tsv`, as texts by column name; none without a report."""
         if self.folder is None:
             return
-        # Lines end with \n alone: an id may hold any of the odd characters that Python else takes for a line's end.
-        with (self.folder / name).open(encoding="utf-8", newline="\n") as file:
-            names = next(file).removesuffix("\n").split("\t")
-            for line in file:
-                yield dict(zip(names, line.removesuffix("\n").split("\t"), strict=True))
+        lines = read_lines(self.folder / name)
+        names = next(lines)
+        for cells in lines:
+            yield dict(zip(names, cells, strict=True))
 
     def sequences(self) -> Iterator[SequenceVerdict]:
         """Yield the verdict of every input sequence, in input order; none without a report."""

@@ -12,7 +12,8 @@ from virnuc_dagster.classify.roll_up import ROLL_UPS
 from virnuc_dagster.evaluation.baseline import cut, floor_scores
 from virnuc_dagster.evaluation.metrics import measure
 from virnuc_dagster.evaluation.sections import Rows, section, verdicts
-from virnuc_dagster.report import paths, tables
+from virnuc_dagster.report import paths
+from virnuc_dagster.report.reading import MISSING, read_lines
 from virnuc_dagster.sequences.labels import Label
 
 Floats = NDArray[np.float64]
@@ -22,9 +23,8 @@ Labelled = Sequence[tuple[bytes, Label]]
 
 def read_table(path: Path) -> Table:
     """Read a result table as columns."""
-    header, *lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    names = header.split("\t")
-    columns = zip(*(line.split("\t") for line in lines), strict=True) if lines else ([] for _ in names)
+    names, *rows = read_lines(path)
+    columns = zip(*rows, strict=True) if rows else ([] for _ in names)
     return {name: list(column) for name, column in zip(names, columns, strict=True)}
 
 
@@ -34,7 +34,7 @@ def read_results(folder: Path) -> tuple[Table, Table]:
 
 
 def _numbers(column: Sequence[str]) -> Floats:
-    return np.array([np.nan if text == tables.MISSING else float(text) for text in column], dtype=np.float64)
+    return np.array([np.nan if text == MISSING else float(text) for text in column], dtype=np.float64)
 
 
 def _rows(score: Floats, ids: Sequence[str], labels: Mapping[str, Label]) -> Rows:

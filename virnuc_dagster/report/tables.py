@@ -11,6 +11,7 @@ import numpy as np
 from virnuc_dagster.classify.consensus import FrameScore, SequenceScore, Source, Verdict
 from virnuc_dagster.report import paths
 from virnuc_dagster.report.outputs import Output
+from virnuc_dagster.report.reading import MISSING
 
 if TYPE_CHECKING:
     from virnuc_dagster.sequences.translation import KnownShares
@@ -31,7 +32,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     paths.FRAMES_ORIGINAL: ("Sequence_ID", "Prediction", "score1", "score2"),
     paths.WINDOWS_ORIGINAL: ("Modified_ID", "Is_Virus"),
 }  # fmt: skip
-MISSING = "NA"
 _FASTA_WIDTH = 60
 
 
