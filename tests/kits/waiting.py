@@ -31,5 +31,6 @@ def wait_until(reached: Callable[[], T], process: Runs | None = None, *, poll_se
         if found := reached():
             return found
         assert not ended, f"it ended with {process.poll()}"
-        assert time.monotonic() < last, f"nothing has happened for {HANG_SECONDS} s"
+        if time.monotonic() > last:
+            raise TimeoutError(f"nothing has happened for {HANG_SECONDS} s")
         time.sleep(poll_seconds)

@@ -125,7 +125,7 @@ def _postgres_error(error: BaseException) -> str:
 
 def run() -> None:
     """Run the `virnuc` script."""
-    # Importing Dagster makes half a million objects that stay. Python's own threshold, 700, has it look through them
-    # over and over: a tenth of the CPU seconds of a call with nothing to do.
+    # Importing Dagster makes a great many objects that stay. With Python's own threshold, 700, they are looked through
+    # over and over (`bench/startup.py`).
     gc.set_threshold(_GARBAGE_OBJECTS)
     sys.exit(main())

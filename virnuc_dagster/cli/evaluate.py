@@ -113,7 +113,7 @@ def evaluate(
 
 
 def _write(output: Path, text: str, found: dict[str, Any]) -> None:
-    """Write the figures as JSON, as tables and as pictures."""
+    """Write the figures as JSON and as pictures."""
     from virnuc_dagster.evaluation.figures import evaluation_files
 
     for file, content in {_FIGURES: text.encode(), **evaluation_files(found)}.items():
