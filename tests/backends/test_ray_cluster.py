@@ -8,11 +8,11 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -20,6 +20,7 @@ from kits import ray_cluster as ray_kit
 from kits.damage import flip_a_bit
 from kits.pipeline import DEMO
 from kits.ray_cluster import NODE, Kit, KitWorker, kill_node
+from kits.waiting import wait_until
 
 from virnuc_dagster.backends import BackendError, local, ray_pool
 from virnuc_dagster.backends.ray_pool import ATTEMPTS_MAX, RayPool, WorkerLostError
@@ -82,53 +83,55 @@ def announced(home: Path, stage: str) -> dict[str, list[dg.AssetMaterialization]
     return found
 
 
+class Murder(threading.Thread):
+    """Kills a worker process in the first stage, and in the second a raylet with its processes.
+
+    Waits as long as it takes: how fast the machine is says nothing. `over`, set at the run's end, ends the waiting too.
+    """
+
+    def __init__(self, cluster: Any, kit: Kit) -> None:
+        super().__init__(daemon=True)
+        self.cluster, self.kit, self.over = cluster, kit, threading.Event()
+        self.nodes_before_kill: set[str] = set()
+
+    def wait_for(self, reached: Callable[[], bool]) -> None:
+        wait_until(lambda: reached() or self.over.is_set())
+
+    def run(self) -> None:
+        kit = self.kit
+        self.wait_for(lambda: len(kit.processes(DNABERT_S)) == 2)  # both, however late one of them has started
+        kit.order("hold")
+        self.wait_for(lambda: len(kit.computed(DNABERT_S)) >= 8)
+        kit.order("hold", "all")
+        os.kill(kit.computed(DNABERT_S)[-1].process, signal.SIGKILL)
+        self.wait_for(lambda: len(kit.processes(DNABERT_S)) == 3)  # until Ray has restarted it
+        kit.order("hold", ESM2)
+        self.wait_for(lambda: len(kit.nodes(ESM2)) == 2)
+        kit.order("hold")
+        self.wait_for(lambda: len(kit.computed(ESM2)) >= 12)
+        self.nodes_before_kill = kit.nodes(ESM2)
+        (other,) = self.cluster.worker_nodes
+        kill_node(other)
+        self.wait_for(lambda: len(kit.computed(ESM2)) >= 20)
+        kit.order("slow")
+
+
 def test_a_worker_and_then_a_node_are_killed(two_nodes, kit, tmp_path, monkeypatch):
     """Of 2 nodes with a worker each: in the first stage a worker process, in the second a raylet with its processes."""
     monkeypatch.setenv("DAGSTER_HOME", "")
     assert predict(tmp_path / "local", "--shard-size", "3", "--quiet") == 0
     kit.order("slow", "all")
     kit.order("hold", "all")
-    nodes_before_kill: list[str] = []
-    over = threading.Event()
-
-    def wait_for(reached: Callable[[], bool]) -> None:
-        """As long as it takes: how fast the machine is says nothing; the run's end ends it too."""
-        while not reached() and not over.is_set():
-            time.sleep(0.01)
-
-    def processes(stage: str) -> set[int]:
-        return {row.process for row in kit.computed(stage)}
-
-    def nodes(stage: str) -> set[str]:
-        return {row.node for row in kit.computed(stage)}
-
-    def murder() -> None:
-        wait_for(lambda: len(processes(DNABERT_S)) == 2)  # both, however late one of them has started
-        kit.order("hold")
-        wait_for(lambda: len(kit.computed(DNABERT_S)) >= 8)
-        kit.order("hold", "all")
-        os.kill(kit.computed(DNABERT_S)[-1].process, signal.SIGKILL)
-        wait_for(lambda: len(processes(DNABERT_S)) == 3)  # until Ray has restarted it
-        kit.order("hold", ESM2)
-        wait_for(lambda: len(nodes(ESM2)) == 2)
-        kit.order("hold")
-        wait_for(lambda: len(kit.computed(ESM2)) >= 12)
-        nodes_before_kill.extend(nodes(ESM2))
-        (other,) = two_nodes.worker_nodes
-        kill_node(other)
-        wait_for(lambda: len(kit.computed(ESM2)) >= 20)
-        kit.order("slow")
-
-    murderer = threading.Thread(target=murder, daemon=True)
-    murderer.start()
+    murder = Murder(two_nodes, kit)
+    murder.start()
     code = predict(tmp_path / "ray", "--shard-size", "3", "--backend", "ray", "--quiet")
-    over.set()
-    murderer.join()
+    murder.over.set()
+    murder.join()
     (lost,) = list(two_nodes.worker_nodes)
     two_nodes.remove_node(lost, allow_graceful=False)
 
     assert code == 0
-    assert len(nodes_before_kill) == 2
+    assert len(murder.nodes_before_kill) == 2
     assert result_files(tmp_path / "ray") == result_files(tmp_path / "local")
     store = LocalStore(tmp_path / "ray" / "store")
     for stage in STAGES:
@@ -146,8 +149,8 @@ def test_a_worker_and_then_a_node_are_killed(two_nodes, kit, tmp_path, monkeypat
         assert len(repeated) <= (0 if stage == PREDICTIONS else 2), repeated
         assert {found[0].metadata["device"].value for found in events.values()} == {"cpu"}
     # Computations, not announcements: the killed process may have lost the only shard that it had begun.
-    assert len(processes(DNABERT_S)) == 3, "two from the start, and the one that Ray restarted"
-    assert len(nodes(DNABERT_S)) == 2
+    assert len(kit.processes(DNABERT_S)) == 3, "two from the start, and the one that Ray restarted"
+    assert len(kit.nodes(DNABERT_S)) == 2
 
 
 def test_a_damaged_shard_ends_the_run_as_it_does_without_ray(two_nodes, tmp_path, monkeypatch, capfd):

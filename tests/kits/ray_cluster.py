@@ -68,6 +68,14 @@ class Kit:
         rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
         return [Computed(row[0], row[1], int(row[2]), row[3]) for row in rows if row[0].startswith(stage)]
 
+    def processes(self, stage: str) -> set[int]:
+        """The processes that computed in a stage."""
+        return {row.process for row in self.computed(stage)}
+
+    def nodes(self, stage: str) -> set[str]:
+        """The nodes that computed in a stage."""
+        return {row.node for row in self.computed(stage)}
+
 
 class KitWorker(ray_worker.Worker):
     """Logs what it computes; slow, held up, deadly or out of space where the kit says so."""
